@@ -1,0 +1,51 @@
+# make run    the environment, then the main job in a size that ends within about four minutes on two cores, and its curve
+# make setup  the environment alone: .venv, from requirements.lock
+# make test   every test          make check  lint, format and types          make clean  forget .venv and the caches, keep data/
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN_NAME ?= quick_2x3HalfCheetah
+RUN_FLAGS ?= --epochs 8 --steps_per_epoch 1000 --start_steps 1000 --update_after 1000 --num_test_episodes 2
+
+.PHONY: run setup test check format lock clean
+
+run: setup
+	$(BIN)/mpirun -np 5 $(BIN)/python i2q_ddpg.py --env 2x3HalfCheetah --exp_name $(RUN_NAME) $(RUN_FLAGS)
+	$(BIN)/python plot.py data/$(RUN_NAME) --out data/$(RUN_NAME).png
+	@echo "The curve of these five seeds: $(CURDIR)/data/$(RUN_NAME).png"
+
+setup: .venv/.made-from-lock
+
+# The stamp comes last: a set-up that was cut off starts again, and a changed lock is installed over the old one.
+# torch: where pip is offered a CPU build of the pinned version (2.13.0+cpu) it takes that one; else the build is the
+# CUDA one, which runs on a CPU too but is some gigabytes larger. To offer one: make setup PIP_FLAGS="--find-links DIR".
+.venv/.made-from-lock: requirements.lock
+	@command -v $(PYTHON) >/dev/null || { echo "make setup: no $(PYTHON) on PATH; install Python 3.10 or newer, or name one: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"make setup: {sys.executable} is Python {v[0]}.{v[1]}, too old: 3.10 or newer is needed; name one: make setup PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --requirement requirements.lock
+	@touch $@
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# For maintainers, with uv on PATH: one lock for Python 3.10 to 3.13 on every system. A CUDA build of torch pins its own CUDA
+# packages exactly, and the CPU build has none, so they stay out.
+lock:
+	{ echo "# The versions that are tested; pyproject.toml has the ranges. Made by: make lock"; \
+	  echo torch==2.13.0 | uv pip compile --universal --python-version 3.10 --all-extras --no-header --no-annotate --quiet \
+	    --constraints - pyproject.toml | grep -Ev '^(cuda-|nvidia-|triton)'; } > requirements.lock.new
+	mv requirements.lock.new requirements.lock
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
