@@ -1,0 +1,107 @@
+"""The interface of every environment here: S copies (rows) of one cooperative game, one row a seed.
+
+Shapes: S rows, N agents, O observation and A action numbers of the widest agent. Narrower agents are padded with zeros; `obs_mask` and
+`act_mask` say which numbers are real. A row has its own generator and behaves the same whatever other rows stand beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class VectorEnv:
+    """S rows of a game with one team reward. A subclass fills in `_restart`, `_advance`, `_save`, `_load`, `table` and `render`.
+
+    obs       (S, N, O) float32: what the next action is chosen on
+    obs_mask  (N, O) bool, act_mask (N, A) bool: False where a dimension is padding
+    t         (S,) int: steps since the row was reset
+    """
+
+    family = ""
+
+    def __init__(
+        self, name: str, seeds: Sequence[int], obs_mask: np.ndarray, act_mask: np.ndarray, max_ep_len: int
+    ) -> None:
+        if max_ep_len < 1:
+            raise ValueError(f"--max_ep_len {max_ep_len}: an episode has at least 1 step")
+        self.name = name
+        self.obs_mask, self.act_mask = obs_mask, act_mask
+        self.n_agents, self.n_obs = obs_mask.shape
+        self.n_act = act_mask.shape[1]
+        self.max_ep_len = max_ep_len
+        self.reseed(seeds, first=True)
+
+    def reseed(self, seeds: Sequence[int], *, first: bool = False) -> None:
+        """Fresh generators from these ints, one a row, as if the environment were newly made; call `reset` next."""
+        assert first or len(seeds) == len(self.seeds), f"{len(seeds)} seeds for {len(self.seeds)} rows"
+        self.seeds = tuple(int(seed) for seed in seeds)
+        self.rngs = [np.random.Generator(np.random.PCG64(seed)) for seed in self.seeds]
+        self.obs = np.zeros((len(self.seeds), self.n_agents, self.n_obs), np.float32)
+        self.t = np.zeros(len(self.seeds), np.int64)
+
+    def reset(self, where: np.ndarray | None = None) -> np.ndarray:
+        """Start a new episode in the rows where `where` (S,) is True, in all if None. Returns obs (S, N, O)."""
+        rows = np.arange(len(self.seeds)) if where is None else np.flatnonzero(where)
+        if len(rows):
+            self.obs = self.obs.copy()  # the caller may still hold the last successor
+            self.t[rows] = 0
+            self._restart(rows)
+        return self.obs
+
+    def step(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """One step of every row with act (S, N, A) in [-1, 1], clipped to it.
+
+        Returns the true successor (S, N, O) float32, the team reward (S,) float64, terminated (S,) and truncated (S,) bool.
+        Nothing restarts by itself: call `reset(terminated | truncated)`. Truncated is the time limit and never terminal.
+        """
+        self.obs, rew, terminated = self._advance(np.clip(act, -1.0, 1.0))
+        self.t += 1
+        return self.obs, rew, terminated, self.t >= self.max_ep_len
+
+    def state_dict(self, row: int) -> dict[str, np.ndarray | int | float | str]:
+        """Everything of this row, as arrays, numbers and strings."""
+        rng = json.dumps(self.rngs[row].bit_generator.state)  # JSON, as its integers have 128 bits
+        return {"t": int(self.t[row]), "rng": rng, "obs": self.obs[row].copy(), **self._save(row)}
+
+    def load_state_dict(self, row: int, state: dict[str, Any]) -> None:
+        """Continue bit for bit where `state_dict(row)` was taken, in this or another process."""
+        self.t[row] = state["t"]
+        self.rngs[row].bit_generator.state = json.loads(state["rng"])
+        self.obs = self.obs.copy()
+        self.obs[row] = state["obs"]
+        self._load(row, state)
+
+    def table(self) -> str:
+        """What each agent sees and drives: index, meaning, unit."""
+        return f"{self.name}: {self.n_agents} agents"
+
+    def render(self, row: int = 0) -> np.ndarray:
+        """A picture of this row: (H, W, 3) uint8."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back windows, contexts and processes."""
+
+    def _restart(self, rows: np.ndarray) -> None:
+        """Start an episode in these rows; write self.obs[rows]."""
+        raise NotImplementedError
+
+    def _advance(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """act (S, N, A) in [-1, 1] -> fresh next_obs (S, N, O), rew (S,), terminated (S,)."""
+        raise NotImplementedError
+
+    def _save(self, row: int) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _load(self, row: int, state: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+def mask(widths: Iterable[int]) -> np.ndarray:
+    """(N, widest) bool: row i has its first widths[i] entries True."""
+    counts = np.array(list(widths))
+    return np.arange(counts.max()) < counts[:, None]
