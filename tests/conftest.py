@@ -1,0 +1,22 @@
+"""Every test: one thread, no display."""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"  # before numpy and torch are imported; the programs that tests start inherit it
+os.environ["MPLBACKEND"] = "Agg"
+if "DISPLAY" not in os.environ:
+    os.environ.setdefault("MUJOCO_GL", "egl")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """Where a test's runs go: a folder of its own, never the checkout's data/."""
+    return tmp_path / "data"

@@ -1,0 +1,212 @@
+"""watch.py: what it plays, prints and films, and its one line for what it cannot."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import envs
+import watch
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = {"env": "DifferentialGame-2", "obs": "own", "legacy_actuators": False, "test_ep_len": 12, "seed": 0}
+
+
+def constant_actor(*act: float) -> dict[str, np.ndarray]:
+    """Agent i always does act[i]: no weights, only the last bias."""
+    n = len(act)
+    bias = np.arctanh(np.array(act, np.float32))[:, None]
+    return {
+        "pi.0.weight": np.zeros((n, n, 4), np.float32),
+        "pi.0.bias": np.ones((n, 4), np.float32),
+        "pi.1.weight": np.zeros((n, 4, 1), np.float32),
+        "pi.1.bias": bias,
+    }
+
+
+def homing_actor() -> dict[str, np.ndarray]:
+    """Agent i does tanh(-20 x_i): |x_i| and its sign go through two ReLUs."""
+    first, last = np.zeros((2, 2, 2), np.float32), np.zeros((2, 2, 1), np.float32)
+    for i in range(2):
+        first[i, i] = [1, -1]
+        last[i, :, 0] = [-20, 20]
+    zeros = np.zeros((2, 2), np.float32)
+    return {"pi.0.weight": first, "pi.0.bias": zeros, "pi.1.weight": last, "pi.1.bias": zeros[:, :1].copy()}
+
+
+def write_run(run: Path, actor: dict[str, np.ndarray] | None, **changed) -> Path:
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({**CONFIG, **changed}))
+    if actor is not None:
+        save_file(actor, run / "policy.safetensors")
+    return run
+
+
+def reward(x: list[float]) -> float:
+    """Two agents, by hand: l = |x|, the hill ends at .12, the ring lies between .6 and 1."""
+    l = math.hypot(*x)  # noqa: E741
+    if l < 0.12:
+        return 0.5 * (math.cos(math.pi * l / 0.12) + 1)
+    return 0.15 * (math.cos(15 * (l - 0.8)) + 1) if 0.6 <= l < 1 else 0.0
+
+
+def line_of(capsys, *argv) -> str:
+    """What watch.py says on stderr, after status 2 and in one line."""
+    assert watch.main([str(arg) for arg in argv]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("watch.py: ")
+    return err
+
+
+def test_the_printed_return_is_the_sum_along_the_path_that_the_actors_take(tmp_path, capsys):
+    run = write_run(tmp_path / "run", constant_actor(0.5, -0.9))
+    assert watch.main([str(run), "--episodes", "1", "--seed", "12"]) == 0
+    x = envs.make("DifferentialGame-2", [12]).reset()[0, 0].tolist()
+    total = 0.0
+    for _ in range(12):
+        total += reward(x)  # of the state before the move
+        x = [min(max(x[0] + 0.05, -1), 1), min(max(x[1] - 0.09, -1), 1)]
+    assert total > 1, "choose a seed whose path crosses ring and hill"
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == f"episode 1: return {total:.2f}, length 12"
+    assert last == f"mean of 1: return {total:.2f}, length 12.0"
+
+
+def test_hidden_layers_are_relu_and_each_agent_has_its_own_weights(tmp_path, capsys):
+    run = write_run(tmp_path / "run", homing_actor(), test_ep_len=100)
+    assert watch.main([str(run), "--episodes", "5"]) == 0
+    mean = float(capsys.readouterr().out.splitlines()[-1].split()[4].strip(","))
+    assert 90 < mean < 98  # the anchor of going to the centre is 93.7; staying out on the ring is 29.6
+
+
+def test_the_numpy_policy_is_the_torch_one():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    actor = {
+        "pi.0.weight": rng.normal(size=(3, 5, 8)),
+        "pi.0.bias": rng.normal(size=(3, 8)),
+        "pi.1.weight": rng.normal(size=(3, 8, 2)),
+        "pi.1.bias": rng.normal(size=(3, 2)),
+    }
+    actor = {name: tensor.astype(np.float32) for name, tensor in actor.items()}
+    act_mask = np.array([[True, True], [True, False], [True, True]])
+    obs = rng.normal(size=(4, 3, 5)).astype(np.float32)
+
+    w0, b0, w1, b1 = (torch.from_numpy(tensor) for tensor in actor.values())
+    hidden = torch.relu(torch.einsum("sno,noh->snh", torch.from_numpy(obs), w0) + b0)
+    expected = torch.tanh(torch.einsum("snh,nha->sna", hidden, w1) + b1) * torch.from_numpy(act_mask)
+    np.testing.assert_allclose(watch.policy_of(actor, act_mask)(obs), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_same_seed_plays_the_same_episodes_and_another_seed_others(tmp_path, capsys):
+    run = write_run(tmp_path / "run", homing_actor())
+    printed = []
+    for seed in ("1", "1", "2"):
+        assert watch.main([str(run), "--seed", seed]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != printed[2]
+
+
+def test_a_film_has_a_frame_for_every_state_of_every_episode(tmp_path, capsys):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    run, film = write_run(tmp_path / "run", homing_actor()), tmp_path / "film.mp4"
+    assert watch.main([str(run), "--episodes", "2", "--video", str(film), "--fps", "10"]) == 0
+    assert film.stat().st_size > 1000
+    reader = ffmpeg.read_frames(str(film))
+    meta = next(reader)
+    frames = [np.frombuffer(frame, np.uint8) for frame in reader]
+    assert (len(frames), meta["fps"]) == (2 * 13, 10)
+    assert frames[0].std() > 5, "the picture is one colour"
+    assert (frames[0] != frames[12]).mean() > 0.001, "nothing moves"
+    assert [path.name for path in tmp_path.glob("film*")] == ["film.mp4"]
+
+
+def test_a_film_that_fails_leaves_the_old_one(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("imageio_ffmpeg")
+    run, film = write_run(tmp_path / "run", homing_actor()), tmp_path / "film.mp4"
+    film.write_bytes(b"an older film")
+    monkeypatch.setattr(watch, "play", lambda *_: (_ for _ in ()).throw(ValueError("no picture")))
+    assert "no picture" in line_of(capsys, run, "--video", film)
+    assert film.read_bytes() == b"an older film"
+    assert [path.name for path in tmp_path.glob("film*")] == ["film.mp4"]
+
+
+def test_a_missing_folder_is_named(tmp_path, capsys):
+    assert str(tmp_path / "nothing") in line_of(capsys, tmp_path / "nothing")
+
+
+def test_the_folder_above_the_runs_points_to_a_run(tmp_path, capsys):
+    write_run(tmp_path / "exp" / "exp_s0", None)
+    assert f"did you mean {tmp_path / 'exp' / 'exp_s0'}?" in line_of(capsys, tmp_path / "exp")
+
+
+def test_a_folder_without_a_policy_is_incomplete(tmp_path, capsys):
+    assert "policy.safetensors: not there" in line_of(capsys, write_run(tmp_path / "run", None))
+
+
+def test_a_config_that_is_no_json_or_misses_a_key_is_named(tmp_path, capsys):
+    run = write_run(tmp_path / "run", homing_actor())
+    (run / "config.json").write_text('{"env": "Diff')
+    assert "config.json" in line_of(capsys, run)
+    (run / "config.json").write_text('{"env": "DifferentialGame-2"}')
+    assert "test_ep_len" in line_of(capsys, run)
+
+
+def test_a_damaged_policy_is_named(tmp_path, capsys):
+    run = write_run(tmp_path / "run", homing_actor())
+    whole = (run / "policy.safetensors").read_bytes()
+    (run / "policy.safetensors").write_bytes(whole[:-7])
+    assert "policy.safetensors: damaged" in line_of(capsys, run)
+
+
+def test_a_policy_of_another_environment_is_refused(tmp_path, capsys):
+    run = write_run(tmp_path / "run", homing_actor(), env="DifferentialGame-3")
+    assert "(2, 2, 1)" in line_of(capsys, run)
+
+
+def test_a_policy_with_nan_is_refused(tmp_path, capsys):
+    assert "diverged" in line_of(capsys, write_run(tmp_path / "run", constant_actor(0.1, math.nan)))
+
+
+def test_an_unknown_environment_is_named(tmp_path, capsys):
+    assert "NoSuchGame-2" in line_of(capsys, write_run(tmp_path / "run", homing_actor(), env="NoSuchGame-2"))
+
+
+@pytest.mark.parametrize("name", ["no/such/folder/film.mp4", "film.avi", "."])
+def test_a_film_that_cannot_be_written_is_refused_before_anything_is_played(tmp_path, capsys, name):
+    pytest.importorskip("imageio_ffmpeg")
+    run = write_run(tmp_path / "run", homing_actor())
+    assert "--video" in line_of(capsys, run, "--video", tmp_path / name)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_missing_extra_names_the_extra(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    run = write_run(tmp_path / "run", homing_actor())
+    assert "'.[video]'" in line_of(capsys, run, "--video", tmp_path / "film.mp4")
+
+
+@pytest.mark.parametrize("flag", ["--episodes=0", "--seed=-1", "--fps=0"])
+def test_a_flag_out_of_range_is_named(tmp_path, capsys, flag):
+    with pytest.raises(SystemExit) as stop:
+        watch.main([str(tmp_path), flag])
+    assert stop.value.code == 2
+    assert flag.split("=")[0] + " " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_as_a_program_it_needs_no_torch_and_leaves_no_file_behind(tmp_path):
+    run = write_run(tmp_path / "run", homing_actor())
+    (tmp_path / "torch.py").write_text("raise ImportError('watch.py wants torch')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "watch.py"), "run"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["run", "torch.py"]
+    assert sorted(path.name for path in run.iterdir()) == ["config.json", "policy.safetensors"]

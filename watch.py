@@ -1,0 +1,193 @@
+"""Play the policy of a run, or film it: python watch.py data/NAME/NAME_s0 [--video FILE.mp4]
+
+The environment is rebuilt from the run's config.json; the actors are read from its policy.safetensors into numpy, so
+no torch is needed and no code from the file is run. Episodes are those of the run's tests: no exploration noise,
+test_ep_len steps at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+Policy = Callable[[np.ndarray], np.ndarray]
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The run's config.json. ValueError where there is no run, or no whole one."""
+    if not run.is_dir():
+        raise ValueError(f"{run}: no such folder; a run's folder is <data_dir>/<exp_name>/<exp_name>_s<seed>")
+    path = run / "config.json"
+    if not path.is_file():
+        runs = sorted(found.parent for found in run.glob("**/config.json"))
+        way_out = f"did you mean {runs[0]}?" if runs else "a run's folder is <data_dir>/<exp_name>/<exp_name>_s<seed>"
+        raise ValueError(f"{run}: no config.json, so no run; {way_out}")
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); start the run anew, in another folder") from None
+    missing = [key for key in ("env", "obs", "legacy_actuators", "test_ep_len") if key not in config]
+    if missing:
+        raise ValueError(f"{path}: no {', '.join(missing)}, so not the configuration of a run of this project")
+    return config
+
+
+def policy_of(tensors: dict[str, np.ndarray], act_mask: np.ndarray) -> Policy:
+    """obs (S, N, O) -> act (S, N, A) = tanh(relu(obs w_0 + b_0) ... w_l + b_l), zero in padded dims.
+
+    KeyError where the tensors are no actors'.
+    """
+    layers = [(tensors[f"pi.{k}.weight"], tensors[f"pi.{k}.bias"]) for k in range(len(tensors) // 2)]
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        x = obs[..., None, :]  # (S, N, 1, O) @ (N, O, H): each agent its own weights
+        for k, (weight, bias) in enumerate(layers):
+            x = x @ weight + bias[:, None]
+            x = np.maximum(x, 0) if k < len(layers) - 1 else np.tanh(x)
+        return x[..., 0, :] * act_mask
+
+    return act
+
+
+def read_policy(run: Path, act_mask: np.ndarray, n_obs: int) -> Policy:
+    """The run's actors. ValueError where the file is missing, damaged, or of another environment."""
+    path = run / "policy.safetensors"
+    if not path.is_file():
+        raise ValueError(f"{path}: not there yet; it comes with the run's first checkpoint, so let the run go on first")
+    try:
+        tensors = load_file(path)
+        policy = policy_of(tensors, act_mask)
+        first, last = tensors["pi.0.weight"], tensors[f"pi.{len(tensors) // 2 - 1}.bias"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ValueError(f"{path}: damaged or no policy ({error}); continue the run, which writes it again") from None
+    have = (*first.shape[:2], last.shape[-1])
+    need = (act_mask.shape[0], n_obs, act_mask.shape[1])
+    if have != need:
+        raise ValueError(f"{path}: for {have} agents, observation and action numbers; the environment has {need}")
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError(f"{path}: holds NaN or infinity: the training diverged; watch another seed")
+    return policy
+
+
+def play(env: Any, policy: Policy, film: Callable[[np.ndarray], None] | None = None) -> tuple[float, int]:
+    """One episode of row 0: its return and its length. Every state is filmed, the first and the last too."""
+    env.reset()
+    ret, length, over = 0.0, 0, False
+    while not over:
+        if film:
+            film(env.render(0))
+        _, rew, terminated, truncated = env.step(policy(env.obs))
+        ret, length, over = ret + float(rew[0]), length + 1, bool(terminated[0] or truncated[0])
+    if film:
+        film(env.render(0))
+    return ret, length
+
+
+class Film:
+    """An H.264 film of (H, W, 3) uint8 frames. It is written beside `path` and takes its name when whole."""
+
+    def __init__(self, path: Path, fps: int) -> None:
+        """ValueError where the film could not be written."""
+        if path.suffix != ".mp4" or path.is_dir():
+            raise ValueError(f"--video {path}: name a file that ends in .mp4")
+        try:
+            import imageio_ffmpeg
+        except ImportError:
+            raise ValueError("--video needs imageio-ffmpeg: .venv/bin/python -m pip install '.[video]'") from None
+        self.path, self.fps, self.part = path, fps, path.with_suffix(f".{os.getpid()}.part.mp4")
+        self.write_frames = imageio_ffmpeg.write_frames
+        self.writer: Any = None  # a generator that takes frames; the first frame gives the size, so starts it
+        try:
+            self.part.touch()
+        except OSError as error:
+            raise ValueError(f"--video {path}: cannot be written ({error.strerror}); name another place") from None
+
+    def add(self, frame: np.ndarray) -> None:
+        if self.writer is None:
+            height, width = frame.shape[:2]
+            self.writer = self.write_frames(str(self.part), (width, height), fps=self.fps, macro_block_size=2)
+            self.writer.send(None)
+        self.writer.send(np.ascontiguousarray(frame))
+
+    def close(self, keep: bool) -> None:
+        """End the film: under its own name if `keep`, else leave nothing."""
+        if self.writer is not None:
+            self.writer.close()
+        if keep:
+            self.part.replace(self.path)
+        self.part.unlink(missing_ok=True)
+
+
+def watch(run: Path, episodes: int, seed: int, video: Path | None, fps: int) -> None:
+    """Print each episode's return and length and their mean, and film them all if `video`."""
+    config = read_config(run)
+    film = Film(video, fps) if video else None
+    whole = False
+    try:
+        if film and sys.platform == "linux" and "DISPLAY" not in os.environ:
+            os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported, hence before envs
+        import envs
+
+        env = envs.make(
+            config["env"],
+            [seed],
+            obs=config["obs"],
+            max_ep_len=config["test_ep_len"],
+            legacy_actuators=config["legacy_actuators"],
+        )
+        policy = read_policy(run, env.act_mask, env.n_obs)
+        played = []
+        for k in range(episodes):
+            ret, length = play(env, policy, film.add if film else None)
+            played.append((ret, length))
+            print(f"episode {k + 1}: return {ret:.2f}, length {length}", flush=True)
+        mean_return, mean_length = np.mean(played, axis=0)
+        print(f"mean of {episodes}: return {mean_return:.2f}, length {mean_length:.1f}")
+        env.close()
+        whole = True
+    finally:
+        if film:
+            film.close(keep=whole)
+    if film:
+        print(f"film: {film.path}")
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="watch.py", description="Play the policy of a run, or film it.")
+    parser.add_argument("run", type=Path, metavar="RUNDIR", help="folder of one seed: data/NAME/NAME_s0")
+    parser.add_argument("--episodes", type=int, default=3, metavar="K", help="how many to play (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="of the environment's starting states (default 0)")
+    parser.add_argument(
+        "--video", type=Path, metavar="FILE.mp4", help="film them all into this file; no screen is needed"
+    )
+    parser.add_argument("--fps", type=int, default=25, help="environment steps per second of film (default 25)")
+    args = parser.parse_args(argv)
+    for name, low in (("episodes", 1), ("seed", 0), ("fps", 1)):
+        if getattr(args, name) < low:
+            parser.error(f"--{name} {getattr(args, name)}: at least {low}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
+    try:
+        watch(args.run, args.episodes, args.seed, args.video, args.fps)
+    except ValueError as error:
+        print(f"watch.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
