@@ -50,7 +50,7 @@ def write_run(run: Path, actor: dict[str, np.ndarray] | None, **changed) -> Path
 
 def reward(x: list[float]) -> float:
     """Two agents, by hand: l = |x|, the hill ends at .12, the ring lies between .6 and 1."""
-    l = math.hypot(*x)  # noqa: E741
+    l = math.hypot(*x)
     if l < 0.12:
         return 0.5 * (math.cos(math.pi * l / 0.12) + 1)
     return 0.15 * (math.cos(15 * (l - 0.8)) + 1) if 0.6 <= l < 1 else 0.0
