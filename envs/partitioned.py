@@ -1,15 +1,17 @@
 """Partitioned MuJoCo: one robot, its joints divided among agents that share gymnasium's reward.
 
-Truth: Farama's MaMuJoCo (gymnasium-robotics, `mamujoco_v1`). What an agent sees is read off MaMuJoCo's own builder once, at construction, as an
-array of indices into MuJoCo's qpos, qvel, ...; a step is gymnasium's and a gather, where MaMuJoCo calls its Python builder at every step.
+Truth: Farama's MaMuJoCo (gymnasium-robotics, `mamujoco_v1`). What an agent sees is read off MaMuJoCo's own builder
+once, as indices into MuJoCo's qpos, qvel, ...; from then on a step is gymnasium's and a gather, where MaMuJoCo calls
+its Python builder every time.
 
-Departures from MaMuJoCo, each for comparison with the paper, whose runs used gym's v2 environments:
-* `Walker` is gymnasium's Walker2d-v4: v5 raised the friction of the right foot from .9 to 1.9.
-* `Ant` has no contact cost (`contact_cost_weight=0`), and its whole state (`full`) no contact forces.
-* Actions are in [-1, 1] and scaled to the actuators (Humanoid's are [-.4, .4]).
-* Partitions that only the released code has: see SPLITS.
-MaMuJoCo's CoupledHalfCheetah is left out: there both agents read the joints of the second cheetah. So are Reacher and Pusher, which have no gait to share;
-`--env package.module:factory` takes any of them as a PettingZoo environment.
+Departures from MaMuJoCo's defaults, and why:
+* Walker is gymnasium's Walker2d-v4: v5 raised the friction of the right foot from .9 to 1.9; the paper's runs had .9.
+* Ant has no contact cost and no contact forces in its whole state, as in the paper's runs.
+* Actions are in [-1, 1] and scaled to the actuator's range (Humanoid's is [-.4, .4]).
+* SPLITS has the released code's partitions too.
+* CoupledHalfCheetah and ManySegmentAnt are left out: MaMuJoCo shows their agents joints that are not theirs (both see
+  the second cheetah; the ants' indices run into the root). So are Reacher and Pusher, which show more than entries of
+  the state. `--env package.module:factory` takes any of them as PettingZoo environments.
 """
 
 from __future__ import annotations
@@ -17,9 +19,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import os
+import re
 import sys
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +32,7 @@ import numpy as np
 
 from envs.vector import VectorEnv, mask
 
-# body -> module and class in gymnasium.envs.mujoco, arguments
+# body -> its module and class in gymnasium.envs.mujoco, and their arguments
 BODIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "HalfCheetah": ("half_cheetah_v5", "HalfCheetahEnv", {}),
     "Ant": ("ant_v5", "AntEnv", {"contact_cost_weight": 0, "include_cfrc_ext_in_observation": False}),
@@ -36,13 +41,15 @@ BODIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Swimmer": ("swimmer_v5", "SwimmerEnv", {}),
     "Humanoid": ("humanoid_v5", "HumanoidEnv", {}),
     "HumanoidStandup": ("humanoidstandup_v5", "HumanoidStandupEnv", {}),
+    "ManySegmentSwimmer": ("swimmer_v5", "SwimmerEnv", {}),
 }
 ALIASES = {"Walker": "Walker2d"}
 
-_UPPER = "abdomen_x abdomen_y abdomen_z right_shoulder1 right_shoulder2 right_elbow left_shoulder1 left_shoulder2 left_elbow"
+_ARMS = "right_shoulder1 right_shoulder2 right_elbow left_shoulder1 left_shoulder2 left_elbow"
+_UPPER = f"abdomen_x abdomen_y abdomen_z {_ARMS}"
 _LOWER = "right_hip_x right_hip_y right_hip_z right_knee left_hip_x left_hip_y left_hip_z left_knee"
-
-# body -> split -> agents separated by a comma, each the joints it drives, in the order of its action.  (r): only in the released code
+# body -> split -> agents, comma between them: the joints that each drives, in the order of its action, by the names
+# they have in MaMuJoCo. (r): only in the released code.
 SPLITS: dict[str, dict[str, str]] = {
     "HalfCheetah": {
         "2x3": "bthigh bshin bfoot, fthigh fshin ffoot",
@@ -65,205 +72,286 @@ SPLITS: dict[str, dict[str, str]] = {
         "2x3": "foot_joint leg_joint thigh_joint, foot_left_joint leg_left_joint thigh_left_joint",
         "2|4": "thigh_left_joint thigh_joint, foot_left_joint leg_left_joint foot_joint leg_joint",  # (r)
         "3x2": "foot_joint foot_left_joint, leg_joint leg_left_joint, thigh_joint thigh_left_joint",  # (r)
-        "6x1": "thigh_joint, leg_joint, foot_joint, thigh_left_joint, leg_left_joint, foot_left_joint",  # (r), full observation
+        "6x1": "thigh_joint, leg_joint, foot_joint, thigh_left_joint, leg_left_joint, foot_left_joint",  # (r)
     },
     "Swimmer": {"2x1": "rot2, rot3"},
     "Humanoid": {"9|8": f"{_UPPER}, {_LOWER}"},
     "HumanoidStandup": {"9|8": f"{_UPPER}, {_LOWER}"},
+    "ManySegmentSwimmer": {},  # AxB: A agents of B segments each, for any A and B
 }
-
 _LEGACY_HUMANOID = (
-    "left_shoulder1 left_shoulder2 abdomen_x abdomen_y abdomen_z right_shoulder1 right_shoulder2 right_elbow left_elbow, "
+    "left_shoulder1 left_shoulder2 abdomen_x abdomen_y abdomen_z right_shoulder1 right_shoulder2 right_elbow left_elbow,"
     "left_hip_x left_hip_y left_hip_z right_hip_x right_hip_y right_hip_z right_knee left_knee"
 )
-# Where the released code divides otherwise than MaMuJoCo does today; it then gives action k of all agents in a row to actuator k.
+# Where the released code divides otherwise than MaMuJoCo does today.
 LEGACY_SPLITS: dict[str, dict[str, str]] = {
-    "HalfCheetah": {"2x3": "bfoot bshin bthigh, ffoot fshin fthigh", "6x1": "bfoot, bshin, bthigh, ffoot, fshin, fthigh"},
+    "HalfCheetah": {
+        "2x3": "bfoot bshin bthigh, ffoot fshin fthigh",
+        "6x1": "bfoot, bshin, bthigh, ffoot, fshin, fthigh",
+    },
     "Ant": {"2x4d": "hip1 ankle1 hip3 ankle3, hip2 ankle2 hip4 ankle4"},
     "Humanoid": {"9|8": _LEGACY_HUMANOID},
     "HumanoidStandup": {"9|8": _LEGACY_HUMANOID},
 }
 
-FIELDS = ("qpos", "qvel", "cinert", "cvel", "qfrc_actuator", "cfrc_ext")  # of MjData, all that an observation is made of
-PARTIAL = ("xpos", "xipos")  # body positions that a step reads before it computes them anew (Ant's and Humanoid's reward)
+# All of MjData that an observation is made of, with units where they do not depend on the joint
+FIELDS = {
+    "qpos": "",
+    "qvel": "",
+    "cinert": "kg m^2, kg m, kg",
+    "cvel": "rad/s, m/s",
+    "qfrc_actuator": "N m",
+    "cfrc_ext": "N m, N",
+}
+# Body positions: the rewards of Ant and Humanoid read them at the start of a step, before MuJoCo computes them anew
+LAGGING = ("xpos", "xipos")
 
 
 def parse(name: str) -> tuple[str, str]:
-    """'2|4HalfCheetah' or '2-4HalfCheetah' -> ('2|4', 'HalfCheetah'). Raises ValueError if there is no such environment."""
-    body = next((b for b in sorted([*SPLITS, *ALIASES], key=len, reverse=True) if name.endswith(b)), None)
-    if body is None:
-        raise ValueError(f"--env {name!r}: no such environment; known: {known()}")
-    split, body = name.removesuffix(body).replace("-", "|"), ALIASES.get(body, body)
-    if split not in SPLITS[body]:
-        n_joints = len(next(iter(SPLITS[body].values())).replace(",", "").split())
-        raise ValueError(f"--env {name!r}: {body} has {n_joints} joints, no split {split!r}; known: {sorted(SPLITS[body])}")
+    """'2|4Walker' or '2-4Walker' -> ('2|4', 'Walker2d'). Raises ValueError if there is no such environment."""
+    bodies = sorted([*SPLITS, *ALIASES], key=len, reverse=True)  # ManySegmentSwimmer before Swimmer
+    found = next((body for body in bodies if name.endswith(body)), None)
+    if found is None:
+        raise ValueError(f"--env {name!r}: no such environment; known: {', '.join(known())}")
+    split, body = name[: -len(found)].replace("-", "|"), ALIASES.get(found, found)
+    if not SPLITS[body]:
+        if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", split) or split == "1x1":
+            raise ValueError(f"--env {name!r}: {body} wants agents x segments of each before it, such as '2x3{body}'")
+    elif split not in SPLITS[body]:
+        n = sum(len(part.split()) for part in next(iter(SPLITS[body].values())).split(","))
+        raise ValueError(f"--env {name!r}: {found} has {n} joints, no split {split!r}; known: {sorted(SPLITS[body])}")
     return split, body
 
 
 def known() -> list[str]:
-    """The names of all partitions."""
-    return [split + body for body, splits in SPLITS.items() for split in splits]
+    """The names of all partitions; those of the bodies with any number of segments by an example."""
+    return [split + body for body, splits in SPLITS.items() for split in splits or ("2x3",)]
 
 
 def load(module: str) -> Any:
-    """Import what stands on MuJoCo without its noise: a notice about Adroit hands, and a warning that its C code would also append to
-    MUJOCO_LOG.TXT in the working directory. Other warnings of MuJoCo become Python's."""
-    with contextlib.redirect_stderr(io.StringIO()):  # gymnasium loads gymnasium-robotics as its plugin, and that prints the notice
+    """Import a module that stands on MuJoCo, without the noise.
+
+    That is a notice about Adroit hands, and a warning (of every HalfCheetah) that MuJoCo would also append to
+    MUJOCO_LOG.TXT in the working directory. MuJoCo's other warnings become Python's.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):  # gymnasium imports gymnasium-robotics, which prints the notice
         loaded = importlib.import_module(module)
     sys.modules["mujoco"].set_mju_user_warning(_warn)
     return loaded
 
 
 def _warn(text: str) -> None:
-    if "settotalmass" not in text:  # every HalfCheetah uses it
+    if "settotalmass" not in text:
         warnings.warn(f"MuJoCo: {text.strip()}", RuntimeWarning, stacklevel=2)
 
 
 class PartitionedMujoco(VectorEnv):
-    """S robots of one partition.
+    """S robots of one partition. The reward, in gymnasium's units, is that of the whole robot.
 
-    obs="own"     qpos and qvel of the agent's own joints, nothing of the root: the paper's
-    obs="farama"  MaMuJoCo's default: also qpos of the joints next to them, the root, and contact forces (Ant) or inertias (Humanoid)
-    obs="full"    the whole state, as gymnasium gives it, for every agent
+    obs="own"     qpos and qvel of the agent's own joints, nothing of the root: the paper's (but Swimmer's agents have one
+                  sideways velocity of the root each, as MaMuJoCo counts these among theirs)
+    obs="farama"  MaMuJoCo's default: also qpos of the joints next to them, the root, and contact forces (Ant) or
+                  inertias, velocities and forces (Humanoid)
+    obs="full"    the whole state for every agent, as gymnasium gives it
+
+    legacy_actuators gives the k-th action of all agents in a row to actuator k, as the released code did, whoever the
+    actuator belongs to: in some partitions an agent then sees one limb and drives another. Right by default.
     """
 
     family = "mujoco"
 
     def __init__(self, name: str, seeds: Sequence[int], obs: str, max_ep_len: int, legacy_actuators: bool) -> None:
         self.split, self.body = parse(name)
-        parts = SPLITS[self.body][self.split]
-        if legacy_actuators:
-            parts = LEGACY_SPLITS.get(self.body, {}).get(self.split, parts)
-        self.parts = [part.split() for part in parts.split(",")]
-        module, cls, kwargs = BODIES[self.body]
         self.graph = load("gymnasium_robotics.envs.multiagent_mujoco.obsk")
-        make = getattr(load(f"gymnasium.envs.mujoco.{module}"), cls)
-        self.envs = [make(**kwargs, render_mode="rgb_array") for _ in seeds]
+        self.envs = _robots(self.body, self.split, len(seeds))
+        self.parts, edges, root = self._partition(legacy_actuators)
 
-        nodes, edges, globals_ = self.graph.get_parts_and_edges(self.body, None)
-        nodes = {node.label: node for part in nodes for node in part}
-        self.parts = [tuple(nodes[label] for label in part) for part in self.parts]
-        index, low, high = self._index(obs, edges, globals_)
-
-        obs_mask, act_mask = mask(len(i) for i in index), mask(len(part) for part in self.parts)
-        self._gather(index, low, high, obs_mask)
-        self._actuators(act_mask, legacy_actuators)
-        super().__init__(name, seeds, obs_mask, act_mask, max_ep_len)
-
-    # -- what the agents see --
-
-    def _index(self, obs: str, edges: list, globals_: list) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
-        """Per agent: which entry of the concatenated FIELDS each number of its observation is, and the bounds it is clipped to.
-
-        MaMuJoCo's builder runs over fields that hold their own position, scaled to stay inside every clip; then over huge ones to find the clips.
-        """
-        env, build = self.envs[0], self.graph
-        shapes = [getattr(env.data, field).shape for field in FIELDS]
-        ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
-        self.ends = ends
-
-        def observe(values: np.ndarray) -> list[np.ndarray]:
-            pieces = {f: values[a:b].reshape(s) for f, a, b, s in zip(FIELDS, ends[:-1], ends[1:], shapes, strict=True)}
-            data = SimpleNamespace(**pieces)
+        def observe(data: Any) -> list[np.ndarray]:
+            """What each agent would be shown of this data, by MaMuJoCo, or by gymnasium for "full"."""
             if obs == "full":
-                env.data, real = data, env.data
-                whole = env._get_obs()
-                env.data = real
+                data, self.envs[0].data = self.envs[0].data, data
+                whole = self.envs[0]._get_obs()
+                self.envs[0].data = data
                 return [whole] * len(self.parts)
-            k, categories = (0, [["qpos", "qvel"]]) if obs == "own" else (1, default_categories(self.body))
-            return [
-                build.build_obs(data, build.get_joints_at_kdist(part, edges, k), categories, globals_, () if obs == "own" else ("qpos", "qvel"))
-                for part in self.parts
-            ]
+            shown = [["qpos", "qvel"]] if obs == "own" else _shown(self.body)
+            near = [self.graph.get_joints_at_kdist(part, edges, len(shown) - 1) for part in self.parts]
+            of_root = () if obs == "own" else ("qpos", "qvel")
+            return [self.graph.build_obs(data, joints, shown, root, of_root) for joints in near]
 
-        scale = 2.0**-20
-        index = [np.round(o / scale).astype(int) - 1 for o in observe((np.arange(ends[-1]) + 1) * scale)]
-        low, high = observe(np.full(ends[-1], -1e30)), observe(np.full(ends[-1], 1e30))
-        return index, low, high
+        index, low, high = _trace(observe, {field: getattr(self.envs[0].data, field).shape for field in FIELDS})
+        super().__init__(name, seeds, mask(map(len, index)), mask(map(len, self.parts)), max_ep_len)
+        self._gather(index, low, high)
+        self._connect(legacy_actuators)
 
-    def _gather(self, index: list[np.ndarray], low: list[np.ndarray], high: list[np.ndarray], obs_mask: np.ndarray) -> None:
-        """Lay out a buffer (S, slots + 1) of the fields in use, with a zero at its end for padding, and the (N, O) index into it."""
-        used = [f for f in range(len(FIELDS)) if any(((i >= self.ends[f]) & (i < self.ends[f + 1])).any() for i in index)]
-        self.slots = np.concatenate([np.arange(self.ends[f], self.ends[f + 1]) for f in used])  # buffer -> FIELDS
-        self.buffer = np.zeros((len(self.envs), len(self.slots) + 1))
-        self.index = np.full(obs_mask.shape, len(self.slots))
-        self.index[obs_mask] = np.searchsorted(self.slots, np.concatenate(index))
-        self.low, self.high = np.full(obs_mask.shape, -np.inf), np.full(obs_mask.shape, np.inf)
-        self.low[obs_mask], self.high[obs_mask] = np.concatenate(low), np.concatenate(high)
-        self.clipped = bool((np.abs(self.low[obs_mask]) < 1e30).any())
-        self.views = []  # row -> (a part of the buffer, MuJoCo's own memory)
+    def _partition(self, legacy: bool) -> tuple[list[tuple], list, list]:
+        """Per agent MaMuJoCo's nodes of its joints; MaMuJoCo's edges between neighbours; its nodes of the root."""
+        if not SPLITS[self.body]:
+            return self.graph.get_parts_and_edges(self.body, self.split)
+        whole, edges, root = self.graph.get_parts_and_edges(self.body, None)
+        node = {node.label: node for node in whole[0]}
+        old = LEGACY_SPLITS.get(self.body, {}) if legacy else {}
+        agents = old.get(self.split, SPLITS[self.body][self.split]).split(",")
+        return [tuple(node[joint] for joint in joints.split()) for joints in agents], edges, root
+
+    def _gather(self, index: list[np.ndarray], low: list[np.ndarray], high: list[np.ndarray]) -> None:
+        """Lay out a buffer (S, slots) of the fields that are seen, with a zero at its end for padding."""
+        data = self.envs[0].data
+        ends = dict(zip(FIELDS, np.cumsum([getattr(data, field).size for field in FIELDS])))
+        seen = np.concatenate(index)
+        spans = {f: np.arange(end - getattr(data, f).size, end) for f, end in ends.items()}
+        spans = {f: span for f, span in spans.items() if np.isin(span, seen).any()}
+        slots = np.concatenate(list(spans.values()))
+        self.names = [(field, i) for field, span in spans.items() for i in range(len(span))]
+        self.buffer = np.zeros((len(self.envs), len(slots) + 1))
+        self.index = np.full(self.obs_mask.shape, len(slots))
+        self.index[self.obs_mask] = np.searchsorted(slots, seen)
+        self.low, self.high = np.zeros(self.obs_mask.shape), np.zeros(self.obs_mask.shape)
+        self.low[self.obs_mask], self.high[self.obs_mask] = np.concatenate(low), np.concatenate(high)
+        self.clips = bool(np.isfinite(self.high[self.obs_mask]).any())
+
+        self.views = []  # per row: (a part of the buffer, MuJoCo's own memory)
         for row, env in enumerate(self.envs):
-            env._get_obs = lambda: None  # gymnasium's own observation would be built for nothing
-            at = np.cumsum([0, *(self.ends[f + 1] - self.ends[f] for f in used)])
-            fields = [getattr(env.data, FIELDS[f]).reshape(-1) for f in used]
-            self.views.append([(self.buffer[row, a:b], field) for a, b, field in zip(at[:-1], at[1:], fields, strict=True)])
+            env._get_obs = lambda: None  # gymnasium would build its own observation for nobody
+            parts = np.split(self.buffer[row, :-1], np.cumsum([len(span) for span in spans.values()])[:-1])
+            self.views.append([(part, getattr(env.data, field).reshape(-1)) for part, field in zip(parts, spans)])
 
-    def _look(self, rows: Sequence[int] | np.ndarray) -> None:
-        for row in rows:
-            for part, field in self.views[row]:
-                part[:] = field
-
-    def _see(self) -> np.ndarray:
-        obs = self.buffer[:, self.index]
-        return (np.clip(obs, self.low, self.high) if self.clipped else obs).astype(np.float32)
-
-    # -- what the agents drive --
-
-    def _actuators(self, act_mask: np.ndarray, legacy: bool) -> None:
-        """Which entry of the flattened (N, A) actions drives each actuator; every actuator is driven exactly once."""
-        real = np.flatnonzero(act_mask)
-        actuator = np.array([node.act_ids for part in self.parts for node in part])
-        self.drives = np.arange(len(real)) if legacy else actuator  # k-th action of all agents in a row -> actuator
-        self.source = np.empty(len(real), int)
-        self.source[self.drives] = real
+    def _connect(self, legacy: bool) -> None:
+        """Which of the flattened (N, A) actions drives each actuator; every actuator is driven exactly once."""
+        real = np.flatnonzero(self.act_mask)
+        own = np.array([node.act_ids for part in self.parts for node in part])
+        self.drives = np.arange(len(own)) if legacy else own  # the actuator of the k-th action of all agents in a row
         limits = self.envs[0].model.actuator_ctrlrange
-        assert sorted(self.drives) == list(range(len(limits))), f"{self.body} {self.split}: actuators {self.drives}"
+        assert sorted(self.drives) == list(range(len(limits))), f"{self.name}: drives {self.drives} of {len(limits)}"
+        self.source = real[np.argsort(self.drives)]
         self.centre, self.half = limits.mean(1), (limits[:, 1] - limits[:, 0]) / 2
 
-    # -- VectorEnv --
-
-    def reseed(self, seeds: Sequence[int], *, first: bool = False) -> None:
-        super().reseed(seeds, first=first)
-        for env, rng in zip(self.envs, self.rngs, strict=True):
+    def reseed(self, seeds: Sequence[int]) -> None:
+        super().reseed(seeds)
+        for env, rng in zip(self.envs, self.rngs):
             env.np_random = rng
 
     def _restart(self, rows: np.ndarray) -> None:
         for row in rows:
             self.envs[row].reset()
-        self._look(rows)
-        self.obs[rows] = self._see()[rows]
+        self.obs[rows] = self._see(rows)[rows]
 
     def _advance(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        # float64 as in MaMuJoCo: gymnasium's control cost depends on it
+        # float64 as in MaMuJoCo: gymnasium's control cost is computed in the type of the action
         ctrl = self.centre + self.half * act.reshape(len(act), -1)[:, self.source].astype(np.float64)
         rew, terminated = np.empty(len(act)), np.empty(len(act), bool)
         for row, env in enumerate(self.envs):
             _, rew[row], terminated[row], _, _ = env.step(ctrl[row])
-        self._look(range(len(act)))
-        return self._see(), rew, terminated
+        return self._see(range(len(act))), rew, terminated
+
+    def _see(self, rows: Iterable[int]) -> np.ndarray:
+        """obs (S, N, O), of which these rows are up to date."""
+        for row in rows:
+            for part, field in self.views[row]:
+                part[:] = field
+        obs = self.buffer[:, self.index]
+        if self.clips:
+            obs = np.clip(obs, self.low, self.high)
+        return obs.astype(np.float32)
 
     def _save(self, row: int) -> dict[str, Any]:
-        mujoco = sys.modules["mujoco"]
-        env, what = self.envs[row], mujoco.mjtState.mjSTATE_INTEGRATION
+        mujoco, env = sys.modules["mujoco"], self.envs[row]
+        what = mujoco.mjtState.mjSTATE_INTEGRATION
         physics = np.empty(mujoco.mj_stateSize(env.model, what))
         mujoco.mj_getState(env.model, env.data, physics, what)
-        return {"physics": physics, **{field: getattr(env.data, field).copy() for field in PARTIAL}}
+        return {"physics": physics, **{field: getattr(env.data, field).copy() for field in LAGGING}}
 
     def _load(self, row: int, state: dict[str, Any]) -> None:
-        mujoco = sys.modules["mujoco"]
-        env, what = self.envs[row], mujoco.mjtState.mjSTATE_INTEGRATION
+        mujoco, env = sys.modules["mujoco"], self.envs[row]
+        what = mujoco.mjtState.mjSTATE_INTEGRATION
         mujoco.mj_setState(env.model, env.data, state["physics"], what)
-        mujoco.mj_forward(env.model, env.data)  # everything derived, for pictures; it overwrites the warm start,
-        mujoco.mj_setState(env.model, env.data, state["physics"], what)  # which is put back,
-        for field in PARTIAL:  # and body positions, which lag a substep behind qpos after a step and enter the next reward
+        mujoco.mj_forward(env.model, env.data)  # all that is derived, for pictures; it overwrites the warm start
+        mujoco.mj_setState(env.model, env.data, state["physics"], what)
+        for field in LAGGING:  # after a step these lag behind qpos by an integrator's stage: no forward pass gives them
             getattr(env.data, field)[:] = state[field]
+
+    def _sees(self, agent: int) -> list[str]:
+        names = [self._slot(*self.names[slot]) for slot in self.index[agent, self.obs_mask[agent]]]
+        first = [k for k, name in enumerate(names) if k == 0 or name != names[k - 1]]  # a body's numbers on one line
+        runs = zip(first, [*first[1:], len(names)])
+        return [f"{a}  {names[a]}" if b == a + 1 else f"{a}-{b - 1}  {names[a]}" for a, b in runs]
+
+    def _slot(self, field: str, i: int) -> str:
+        """'qpos bthigh, rad' for entry i of this field of MjData."""
+        model = self.envs[0].model
+        if field in ("cinert", "cvel", "cfrc_ext"):
+            body = i // (10 if field == "cinert" else 6)
+            return f"{field} body {model.body(body).name or body}, {FIELDS[field]}"
+        joint = int(np.searchsorted(model.jnt_qposadr, i, "right") - 1 if field == "qpos" else model.dof_jntid[i])
+        kind, name = model.jnt_type[joint], model.joint(joint).name
+        if kind == 0:  # free: 3 positions, then a quaternion; 3 velocities, then 3 rates of turning
+            linear = i - (model.jnt_qposadr if field == "qpos" else model.jnt_dofadr)[joint] < 3
+            units = {"qpos": "m", "qvel": "m/s"} if linear else {"qpos": "quaternion", "qvel": "rad/s"}
+        else:
+            units = {"qpos": "m", "qvel": "m/s"} if kind == 2 else {"qpos": "rad", "qvel": "rad/s"}
+        return f"{field} {name}, {units.get(field, FIELDS[field])}"
+
+    def _drives(self, agent: int) -> list[str]:
+        model, start = self.envs[0].model, self.act_mask[:agent].sum()
+        lines = []
+        for actuator in self.drives[start : start + self.act_mask[agent].sum()]:
+            joint = model.joint(model.actuator_trnid[actuator, 0]).name
+            lines.append(f"{joint}, {model.actuator_gear[actuator, 0] * self.half[actuator]:g} N m at 1")
+        return lines
+
+    def render(self, row: int = 0) -> np.ndarray:
+        """MuJoCo's own picture, (480, 480, 3) uint8. Raises RuntimeError where there is no OpenGL."""
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            os.environ.setdefault("MUJOCO_GL", "egl")
+        try:
+            return self.envs[row].render()
+        except Exception as error:  # whichever library is missing, each says so in its own way
+            gl = os.environ.get("MUJOCO_GL", "glfw")
+            raise RuntimeError(
+                f"cannot draw {self.name} with MUJOCO_GL={gl} ({error}); "
+                "set MUJOCO_GL to egl (needs libEGL), osmesa (needs libOSMesa) or glfw (needs a display)"
+            ) from error
 
     def close(self) -> None:
         for env in self.envs:
             env.close()
 
 
-def default_categories(body: str) -> list[list[str]]:
-    """What MaMuJoCo shows by default of an agent's own joints and of those next to them."""
-    own = {"Ant": ["cfrc_ext"], "Humanoid": ["cinert", "cvel", "qfrc_actuator", "cfrc_ext"]}.get(body.removesuffix("Standup"), [])
-    return [["qpos", "qvel", *own], ["qpos"]]
+def _robots(body: str, split: str, count: int) -> list[Any]:
+    """`count` bare environments of gymnasium, without its wrappers."""
+    module, cls, kwargs = BODIES[body]
+    make = getattr(load(f"gymnasium.envs.mujoco.{module}"), cls)
+    if SPLITS[body]:
+        return [make(**kwargs, render_mode="rgb_array") for _ in range(count)]
+    maker = load("gymnasium_robotics.envs.multiagent_mujoco.many_segment_swimmer")
+    agents, segments = map(int, split.split("x"))
+    with tempfile.TemporaryDirectory() as folder:
+        maker.gen_asset(agents * segments, f"{folder}/robot.xml")
+        return [make(f"{folder}/robot.xml", **kwargs, render_mode="rgb_array") for _ in range(count)]
+
+
+def _shown(body: str) -> list[list[str]]:
+    """What MaMuJoCo shows by default of an agent's own joints, and of those next to them."""
+    own = ["qpos", "qvel"]
+    if body == "Ant":
+        own += ["cfrc_ext"]
+    if body.startswith("Humanoid"):
+        own += ["cinert", "cvel", "qfrc_actuator", "cfrc_ext"]
+    return [own, ["qpos"]]
+
+
+def _trace(
+    observe: Callable[[Any], list[np.ndarray]], shapes: dict[str, tuple[int, ...]]
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Per agent: which entry of the concatenated FIELDS each number is that `observe` shows, and the clip's two bounds.
+
+    `observe` is run on fields that hold their own places, scaled down to pass below every clip, then on infinite ones.
+    """
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
+
+    def show(values: np.ndarray) -> list[np.ndarray]:
+        parts = np.split(values, ends[:-1])
+        return observe(SimpleNamespace(**{f: part.reshape(shapes[f]) for f, part in zip(shapes, parts)}))
+
+    tiny = 2.0**-20  # exact, and 2^20 entries stay below the smallest clip, 1
+    index = [np.round(seen / tiny).astype(int) - 1 for seen in show((np.arange(ends[-1]) + 1) * tiny)]
+    return index, show(np.full(ends[-1], -np.inf)), show(np.full(ends[-1], np.inf))

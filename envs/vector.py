@@ -1,20 +1,22 @@
 """The interface of every environment here: S copies (rows) of one cooperative game, one row a seed.
 
-Shapes: S rows, N agents, O observation and A action numbers of the widest agent. Narrower agents are padded with zeros; `obs_mask` and
-`act_mask` say which numbers are real. A row has its own generator and behaves the same whatever other rows stand beside it.
+Shapes: S rows, N agents, O observation and A action numbers of the widest agent. Narrower agents are padded with zeros;
+`obs_mask` and `act_mask` say which numbers are real. A row has its own generator and behaves the same whatever other
+rows stand beside it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 
 class VectorEnv:
-    """S rows of a game with one team reward. A subclass fills in `_restart`, `_advance`, `_save`, `_load`, `table` and `render`.
+    """S rows of a game with one team reward. A subclass fills in the methods at the end.
 
     obs       (S, N, O) float32: what the next action is chosen on
     obs_mask  (N, O) bool, act_mask (N, A) bool: False where a dimension is padding
@@ -33,11 +35,12 @@ class VectorEnv:
         self.n_agents, self.n_obs = obs_mask.shape
         self.n_act = act_mask.shape[1]
         self.max_ep_len = max_ep_len
-        self.reseed(seeds, first=True)
+        self.seeds = tuple(seeds)
+        self.reseed(seeds)
 
-    def reseed(self, seeds: Sequence[int], *, first: bool = False) -> None:
-        """Fresh generators from these ints, one a row, as if the environment were newly made; call `reset` next."""
-        assert first or len(seeds) == len(self.seeds), f"{len(seeds)} seeds for {len(self.seeds)} rows"
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """Fresh generators from these ints, one a row, as if the environment were newly made; `reset` comes next."""
+        assert len(seeds) == len(self.seeds), f"{len(seeds)} seeds for {len(self.seeds)} rows"
         self.seeds = tuple(int(seed) for seed in seeds)
         self.rngs = [np.random.Generator(np.random.PCG64(seed)) for seed in self.seeds]
         self.obs = np.zeros((len(self.seeds), self.n_agents, self.n_obs), np.float32)
@@ -55,8 +58,8 @@ class VectorEnv:
     def step(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One step of every row with act (S, N, A) in [-1, 1], clipped to it.
 
-        Returns the true successor (S, N, O) float32, the team reward (S,) float64, terminated (S,) and truncated (S,) bool.
-        Nothing restarts by itself: call `reset(terminated | truncated)`. Truncated is the time limit and never terminal.
+        Returns the true successor (S, N, O) float32, the team reward (S,) float64, terminated (S,) and truncated (S,).
+        Nothing restarts by itself: call `reset(terminated | truncated)`. Truncated is the time limit, never terminal.
         """
         self.obs, rew, terminated = self._advance(np.clip(act, -1.0, 1.0))
         self.t += 1
@@ -68,7 +71,7 @@ class VectorEnv:
         return {"t": int(self.t[row]), "rng": rng, "obs": self.obs[row].copy(), **self._save(row)}
 
     def load_state_dict(self, row: int, state: dict[str, Any]) -> None:
-        """Continue bit for bit where `state_dict(row)` was taken, in this or another process."""
+        """Continue bit for bit where `state_dict` was taken, in this or another process, in this or another row."""
         self.t[row] = state["t"]
         self.rngs[row].bit_generator.state = json.loads(state["rng"])
         self.obs = self.obs.copy()
@@ -77,14 +80,24 @@ class VectorEnv:
 
     def table(self) -> str:
         """What each agent sees and drives: index, meaning, unit."""
-        return f"{self.name}: {self.n_agents} agents"
+        sees = [self._sees(i) for i in range(self.n_agents)]
+        drives = [[f"{k}  {text}" for k, text in enumerate(self._drives(i))] for i in range(self.n_agents)]
+        lines = [("agent", "sees", "drives")]
+        if all(seen == sees[0] for seen in sees):  # say once what all of them see
+            lines += [("all", seen, "") for seen in sees[0]]
+            sees = [[] for _ in sees]
+        for i in range(self.n_agents):
+            for k, (seen, driven) in enumerate(zip_longest(sees[i], drives[i], fillvalue="")):
+                lines.append((str(i) if k == 0 else "", seen, driven))
+        width = max(len(seen) for _, seen, _ in lines)
+        return "\n".join(f"{agent:5}  {seen:{width}}  {driven}".rstrip() for agent, seen, driven in lines)
+
+    def close(self) -> None:
+        """Give back windows and contexts."""
 
     def render(self, row: int = 0) -> np.ndarray:
         """A picture of this row: (H, W, 3) uint8."""
         raise NotImplementedError
-
-    def close(self) -> None:
-        """Give back windows, contexts and processes."""
 
     def _restart(self, rows: np.ndarray) -> None:
         """Start an episode in these rows; write self.obs[rows]."""
@@ -95,9 +108,18 @@ class VectorEnv:
         raise NotImplementedError
 
     def _save(self, row: int) -> dict[str, Any]:
+        """What this row's game is in, beside t, generator and obs."""
         raise NotImplementedError
 
     def _load(self, row: int, state: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _sees(self, agent: int) -> list[str]:
+        """One line for each number (or run of numbers) of the agent's observation, with its index and unit."""
+        raise NotImplementedError
+
+    def _drives(self, agent: int) -> list[str]:
+        """One line for each number of the agent's action."""
         raise NotImplementedError
 
 
