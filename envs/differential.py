@@ -87,7 +87,7 @@ class DifferentialGame(VectorEnv):
         return [f"x{agent}, {STEP} length a step at most"]
 
     def render(self, row: int = 0) -> np.ndarray:
-        """The reward over x0 and x1 (the other coordinates as they are now) and the path so far; for n = 1 its curve."""
+        """The reward over x0 and x1 (the others as they are now) and the path so far; for n = 1 the reward's curve."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # late; without pyplot: no display
         from matplotlib.figure import Figure
 

@@ -80,8 +80,8 @@ SPLITS: dict[str, dict[str, str]] = {
     "ManySegmentSwimmer": {},  # AxB: A agents of B segments each, for any A and B
 }
 _LEGACY_HUMANOID = (
-    "left_shoulder1 left_shoulder2 abdomen_x abdomen_y abdomen_z right_shoulder1 right_shoulder2 right_elbow left_elbow,"
-    "left_hip_x left_hip_y left_hip_z right_hip_x right_hip_y right_hip_z right_knee left_knee"
+    "left_shoulder1 left_shoulder2 abdomen_x abdomen_y abdomen_z right_shoulder1 right_shoulder2 right_elbow left_elbow"
+    ", left_hip_x left_hip_y left_hip_z right_hip_x right_hip_y right_hip_z right_knee left_knee"
 )
 # Where the released code divides otherwise than MaMuJoCo does today.
 LEGACY_SPLITS: dict[str, dict[str, str]] = {
@@ -148,8 +148,8 @@ def _warn(text: str) -> None:
 class PartitionedMujoco(VectorEnv):
     """S robots of one partition. The reward, in gymnasium's units, is that of the whole robot.
 
-    obs="own"     qpos and qvel of the agent's own joints, nothing of the root: the paper's (but Swimmer's agents have one
-                  sideways velocity of the root each, as MaMuJoCo counts these among theirs)
+    obs="own"     qpos and qvel of the agent's own joints, nothing of the root: the paper's (Swimmer's agents also see
+                  a velocity of the root each, which MaMuJoCo counts among theirs)
     obs="farama"  MaMuJoCo's default: also qpos of the joints next to them, the root, and contact forces (Ant) or
                   inertias, velocities and forces (Humanoid)
     obs="full"    the whole state for every agent, as gymnasium gives it

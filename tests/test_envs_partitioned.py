@@ -1,0 +1,346 @@
+"""Partitioned MuJoCo against MaMuJoCo, who sees and drives what, and states that continue bit for bit."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import envs
+from envs import partitioned
+from envs.partitioned import BODIES, LEGACY_SPLITS, SPLITS
+
+mamujoco = partitioned.load("gymnasium_robotics").mamujoco_v1
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = partitioned.known()
+FARAMA = {  # all of MaMuJoCo's own partitions that are taken over
+    "HalfCheetah": ["2x3", "6x1"],
+    "Ant": ["2x4", "2x4d", "4x2"],
+    "Hopper": ["3x1"],
+    "Walker2d": ["2x3"],
+    "Swimmer": ["2x1"],
+    "Humanoid": ["9|8"],
+    "HumanoidStandup": ["9|8"],
+}
+
+
+def joints(lines):
+    """Names of the joints in lines such as '0  qpos hip_1, rad' and 'hip_1, 150 N m at 1', without the root's."""
+    names = {line.split(",")[0].split()[-1] for line in lines}
+    return {name for name in names if not name.startswith(("root", "slider", "free"))}
+
+
+def actions(env, rng):
+    shape = (len(env.seeds), env.n_agents, env.n_act)
+    return (rng.uniform(-1, 1, shape) * env.act_mask).astype(np.float32)
+
+
+class Reference:
+    """MaMuJoCo, one row: the same physics, its own builder of observations."""
+
+    def __init__(self, name, obs):
+        split, body = partitioned.parse(name)
+        kwargs = {"contact_cost_weight": 0} if body == "Ant" else {}
+        if obs == "full" and body == "Ant":
+            kwargs["include_cfrc_ext_in_observation"] = False
+        seen = {"agent_obsk": 0, "local_categories": [["qpos", "qvel"]], "global_categories": ()}
+        if obs == "farama":
+            seen = {}
+        if body == "Walker2d":
+            kwargs["gym_env"] = gymnasium.make("Walker2d-v4")
+        if split not in FARAMA.get(body, [split]):
+            whole, edges, root = mamujoco.get_parts_and_edges(body, None)
+            node = {node.label: node for node in whole[0]}
+            parts = [tuple(node[joint] for joint in part.split()) for part in SPLITS[body][split].split(",")]
+            kwargs["agent_factorization"] = {"partition": parts, "edges": edges, "globals": root}
+        self.env = mamujoco.parallel_env(body, split, **seen, **kwargs)
+        self.obs, self.scale = obs, self.env.single_agent_env.action_space.high[0].astype(np.float64).round(6)
+
+    def _seen(self, seen):
+        whole = self.env.state()
+        return [whole if self.obs == "full" else seen[agent] for agent in self.env.possible_agents]
+
+    def reset(self, seed=None):
+        return self._seen(self.env.reset(seed=seed)[0])
+
+    def step(self, act):
+        sizes = [self.env.action_space(agent).shape[0] for agent in self.env.possible_agents]
+        act = {a: row[:n].astype(np.float64) * self.scale for a, row, n in zip(self.env.possible_agents, act, sizes)}
+        seen, rew, terminated, _, _ = self.env.step(act)
+        return self._seen(seen), rew["agent_0"], terminated["agent_0"]
+
+
+def same(obs, mask, expected):
+    """Is our padded obs (N, O) exactly MaMuJoCo's list of arrays, as float32, and zero elsewhere?"""
+    if mask.sum(1).tolist() != [len(e) for e in expected] or obs[~mask].any():
+        return False
+    return np.array_equal(obs[mask], np.concatenate(expected).astype(np.float32))
+
+
+@pytest.mark.filterwarnings("ignore")  # gymnasium's: v4 is old
+@pytest.mark.parametrize("obs", envs.OBS)
+@pytest.mark.parametrize("name", NAMES)
+def test_observations_and_rewards_are_exactly_those_of_mamujoco(name, obs):
+    env, rng = envs.make(name, [11, 12], obs=obs, max_ep_len=50), np.random.default_rng(0)
+    references = [Reference(name, obs) for _ in range(2)]
+    env.reset()
+    for row, reference in enumerate(references):
+        assert same(env.obs[row], env.obs_mask, reference.reset(env.seeds[row]))
+    for _ in range(120):
+        act = actions(env, rng)
+        next_obs, rew, terminated, truncated = env.step(act)
+        env.reset(terminated | truncated)
+        for row, reference in enumerate(references):
+            expected, expected_rew, expected_terminated = reference.step(act[row])
+            assert same(next_obs[row], env.obs_mask, expected)
+            assert rew[row] == expected_rew
+            assert terminated[row] == expected_terminated
+            if terminated[row] or truncated[row]:
+                assert same(env.obs[row], env.obs_mask, reference.reset())
+
+
+@pytest.mark.parametrize(("body", "split"), [(body, split) for body in FARAMA for split in FARAMA[body]])
+def test_a_partition_that_mamujoco_has_is_mamujoco_s(body, split):
+    parts, _, _ = mamujoco.get_parts_and_edges(body, split)
+    ours = [part.split() for part in SPLITS[body][split].split(",")]
+    if body.startswith("Humanoid"):  # the order within an agent is ours to choose
+        assert [sorted(part) for part in ours] == [sorted(node.label for node in part) for part in parts]
+    else:
+        assert ours == [[node.label for node in part] for part in parts]
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_joint_action_sets_every_actuator_exactly_once(name, legacy):
+    env = envs.make(name, [0], legacy_actuators=legacy)
+    env.reset()
+    numbers = np.zeros((1, env.n_agents, env.n_act), np.float32)
+    numbers[0, env.act_mask] = np.linspace(0.1, 0.9, env.act_mask.sum())  # all different
+    numbers[0, ~env.act_mask] = 1.0  # padding must reach nothing
+    env.step(numbers)
+    set_to = np.sort(env.envs[0].data.ctrl / env.half)
+    assert set_to == pytest.approx(np.linspace(0.1, 0.9, env.act_mask.sum()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_agent_drives_the_joints_that_it_sees(name):
+    env = envs.make(name, [0])
+    for agent in range(env.n_agents):
+        assert joints(env._sees(agent)) == joints(env._drives(agent))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith(("Humanoid", "HumanoidStandup"))])
+def test_the_released_order_parts_sight_from_drive_in_just_these_partitions(name):
+    env = envs.make(name, [0], legacy_actuators=True)
+    agrees = all(joints(env._sees(agent)) == joints(env._drives(agent)) for agent in range(env.n_agents))
+    split, body = partitioned.parse(name)
+    apart = {"Ant": SPLITS["Ant"], "HalfCheetah": {"6x1", "2|4", "4|2"}, "Walker2d": {"2|4", "3x2"}}
+    assert agrees == (split not in apart.get(body, ()))
+
+
+def test_in_the_released_order_the_first_agent_of_2x4ant_sees_legs_1_2_and_drives_legs_4_1():
+    env = envs.make("2x4Ant", [0], legacy_actuators=True)
+    assert joints(env._sees(0)) == {"hip_1", "ankle_1", "hip_2", "ankle_2"}
+    env.reset()
+    env.step(np.array([[[1, 1, 1, 1], [0, 0, 0, 0]]], np.float32))
+    model, ctrl = env.envs[0].model, env.envs[0].data.ctrl
+    driven = {model.joint(model.actuator_trnid[i, 0]).name for i in np.flatnonzero(ctrl)}
+    assert driven == {"hip_4", "ankle_4", "hip_1", "ankle_1"}
+
+
+def test_legacy_splits_have_the_joints_of_the_partition():
+    for body, splits in LEGACY_SPLITS.items():
+        for split, parts in splits.items():
+            assert sorted(parts.replace(",", " ").split()) == sorted(SPLITS[body][split].replace(",", " ").split())
+
+
+@pytest.mark.parametrize(("name", "obs", "sizes"), [
+    ("2x3HalfCheetah", "own", [6, 6]),
+    ("2x4Ant", "own", [8, 8]),
+    ("2x3Walker", "own", [6, 6]),
+    ("2|4HalfCheetah", "own", [4, 8]),
+    ("9|8Humanoid", "own", [18, 16]),
+    ("2x3HalfCheetah", "full", [17, 17]),
+    ("6x1Walker", "full", [17] * 6),
+    ("8x1Ant", "full", [27] * 8),
+])  # fmt: skip
+def test_an_agent_sees_as_many_numbers_as_in_the_paper(name, obs, sizes):
+    env = envs.make(name, [0], obs=obs)
+    assert env.obs_mask.sum(1).tolist() == sizes
+    assert env.n_obs == max(sizes)
+
+
+def test_walker_has_the_friction_of_the_paper_s_version():
+    env = envs.make("2x3Walker", [0])
+    geoms = [env.envs[0].model.geom(name) for name in ("foot_geom", "foot_left_geom")]
+    assert [geom.friction[0] for geom in geoms] == [0.9, 1.9]
+
+
+@pytest.mark.parametrize("name", ["2-4HalfCheetah", "2|4HalfCheetah"])
+def test_a_dash_stands_for_a_bar(name):
+    env = envs.make(name, [0])
+    assert env.act_mask.sum(1).tolist() == [2, 4]
+    assert env.family == "mujoco"
+
+
+def test_walker_and_walker2d_are_the_same():
+    a, b = (envs.make(name, [0]) for name in ("2x3Walker", "2x3Walker2d"))
+    assert np.array_equal(a.reset(), b.reset())
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("2x5HalfCheetah", r"HalfCheetah has 6 joints, no split '2x5'; known: \['2x3', '2\|4', '4\|2', '6x1'\]"),
+    ("Ant", r"Ant has 8 joints, no split ''; known: \['2x4'"),
+    ("2x3Cow", r"no such environment; known: 2x3HalfCheetah, "),
+    ("ax2ManySegmentSwimmer", r"wants agents x segments of each before it, such as '2x3ManySegmentSwimmer'"),
+])  # fmt: skip
+def test_an_unknown_partition_is_refused_in_one_line_that_lists_the_known_ones(name, message):
+    with pytest.raises(ValueError, match=f"^--env '{name}': .*{message}") as error:
+        envs.make(name, [0])
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_observation_is_refused():
+    with pytest.raises(ValueError, match="--obs 'everything': known: own, farama, full"):
+        envs.make("2x3HalfCheetah", [0], obs="everything")
+
+
+@pytest.mark.parametrize(("name", "obs"), [
+    ("2x3HalfCheetah", "own"), ("2x4Ant", "own"), ("2x4Ant", "farama"), ("2x3Walker", "own"), ("3x1Hopper", "farama"),
+    ("9|8Humanoid", "own"), ("9|8Humanoid", "farama"), ("9|8HumanoidStandup", "full"), ("2x1Swimmer", "own"),
+    ("2x2ManySegmentSwimmer", "farama"),
+])  # fmt: skip
+def test_a_restored_row_continues_bit_for_bit_in_mid_episode(name, obs):
+    rng = np.random.default_rng(3)
+    env = envs.make(name, [1, 2], obs=obs)
+    env.reset()
+    for _ in range(15):  # long enough to be on the ground, with contacts that warm-start the solver
+        env.step(actions(env, rng))
+    fresh = envs.make(name, [9], obs=obs)
+    fresh.reset()
+    fresh.step(actions(fresh, rng))
+    fresh.load_state_dict(0, env.state_dict(1))
+    assert np.array_equal(fresh.obs[0], env.obs[1])
+    for step in range(40):
+        act = actions(env, rng)
+        a, b = env.step(act), fresh.step(act[1:])
+        assert all(np.array_equal(x[1:], y) for x, y in zip(a, b)), step
+        over = a[2] | (step == 25)
+        env.reset(over), fresh.reset(over[1:])
+        assert np.array_equal(env.obs[1:], fresh.obs)
+
+
+def test_a_state_is_arrays_numbers_and_strings_and_a_copy():
+    env = envs.make("2x3HalfCheetah", [0])
+    env.reset()
+    state = env.state_dict(0)
+    assert all(isinstance(value, (np.ndarray, int, float, str)) for value in state.values())
+    kept = {key: np.array(value) for key, value in state.items()}
+    env.step(np.ones((1, 2, 3), np.float32))
+    assert all(np.array_equal(kept[key], state[key]) for key in kept)
+
+
+def test_a_robot_s_row_behaves_the_same_alone_as_beside_others():
+    rng = np.random.default_rng(4)
+    several, alone = (envs.make("3x1Hopper", seeds, max_ep_len=8) for seeds in ([5, 6, 7], [6]))
+    several.reset(), alone.reset()
+    for _ in range(60):
+        act = actions(several, rng)
+        a, b = several.step(act), alone.step(act[1:2])
+        assert all(np.array_equal(x[1:2], y) for x, y in zip(a, b))
+        several.reset(a[2] | a[3]), alone.reset(b[2] | b[3])
+        assert np.array_equal(several.obs[1:2], alone.obs)
+
+
+def test_reseeding_a_robot_starts_over_as_if_newly_made():
+    env, new = (envs.make("2x3HalfCheetah", [seed]) for seed in (1, 8))
+    env.reset()
+    env.step(np.ones((1, 2, 3), np.float32))
+    env.reseed([8])
+    for _ in range(2):
+        assert np.array_equal(env.reset(), new.reset())
+        assert np.array_equal(env.step(np.ones((1, 2, 3), np.float32))[0], new.step(np.ones((1, 2, 3), np.float32))[0])
+
+
+def test_a_robot_s_time_limit_is_not_terminal_and_a_fall_is_not_the_time_limit():
+    cheetah, hopper = envs.make("2x3HalfCheetah", [0], max_ep_len=3), envs.make("3x1Hopper", [0])
+    cheetah.reset(), hopper.reset()
+    ends = [cheetah.step(np.ones((1, 2, 3), np.float32))[2:] for _ in range(3)]
+    assert [terminated.item() for terminated, _ in ends] == [False, False, False]
+    assert [truncated.item() for _, truncated in ends] == [False, False, True]
+    for _ in range(200):
+        _, _, terminated, truncated = hopper.step(np.ones((1, 3, 1), np.float32))
+        if terminated:
+            break
+    assert terminated and not truncated
+
+
+def test_a_not_a_number_is_not_hidden():
+    env = envs.make("2x3HalfCheetah", [0])
+    env.reset()
+    env.envs[0].step = lambda ctrl: (None, np.nan, False, False, {})
+    env.envs[0].data.qpos[:] = np.nan
+    next_obs, rew, _, _ = env.step(np.zeros((1, 2, 3), np.float32))
+    assert np.isnan(rew[0])
+    assert np.isnan(next_obs).any()
+
+
+def test_the_table_says_what_each_agent_sees_and_drives():
+    table = envs.make("2x3HalfCheetah", [0]).table().splitlines()
+    assert table[0].split() == ["agent", "sees", "drives"]
+    assert re.split(" {2,}", table[1]) == ["0", "0", "qpos bfoot, rad", "0", "bthigh, 120 N m at 1"]
+    assert len(table) == 1 + 6 + 6
+
+
+def test_the_schedule_of_robots_is_the_released_code_s():
+    schedule = envs.schedule("2x3HalfCheetah")
+    assert schedule["epochs"] * schedule["steps_per_epoch"] == schedule["replay_size"] == 500_000
+    assert envs.schedule("6x1Walker", "full")["epochs"] == 100
+    assert (schedule["start_steps"], schedule["update_after"], schedule["uniform_every"]) == (10_000, 1_000, 0)
+    assert envs.make("2x3HalfCheetah", [0]).max_ep_len == schedule["test_ep_len"] == 1_000
+
+
+def test_a_robot_starts_in_silence_and_leaves_no_file_behind(tmp_path):
+    program = """
+import numpy as np, envs
+env = envs.make("2x3HalfCheetah", [0, 1])
+env.reset(), env.step(np.zeros((2, 2, 3), np.float32)), env.close()
+envs.make("2x2ManySegmentSwimmer", [0])
+"""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_robot_can_be_filmed():
+    env = envs.make("2x3HalfCheetah", [0, 1])
+    env.reset()
+    try:
+        picture = env.render(1)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert (picture.shape, picture.dtype) == ((480, 480, 3), np.uint8)
+    assert picture.std() > 10
+    env.close()
+
+
+def test_without_opengl_one_line_says_what_to_set():
+    env = envs.make("2x3HalfCheetah", [0])
+
+    def render():
+        raise ImportError("no libEGL")
+
+    env.envs[0].render = render
+    with pytest.raises(RuntimeError, match=r"^cannot draw 2x3HalfCheetah with MUJOCO_GL=.*no libEGL.*set MUJOCO_GL to"):
+        env.render(0)
+
+
+def test_every_body_has_its_splits():
+    assert set(BODIES) == set(SPLITS)
