@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # matplotlib takes most of a second to import: --help and use
     from matplotlib.figure import Figure
 
 # settings in which the seeds of one curve may differ
-IRRELEVANT = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "tensorboard"}
+IRRELEVANT = set("seed num_runs exp_name data_dir epochs save_freq device threads tensorboard versions".split())
 PERFORMANCE = ("AverageTestEpRet", "AverageEpRet")  # Spinning Up's alias Performance is the first that a run has
 AXIS_LABELS = {
     "Performance": "return",
@@ -232,6 +232,10 @@ def load(logdirs: Sequence[str], select: Sequence[str] = (), exclude: Sequence[s
                 config, columns = read_config(path / "config.json"), read_progress(path / "progress.txt")
             except ValueError as error:
                 note(f"{error}; the run is left out")
+                continue
+            beside = [run for run in runs if run.path.parent == path.parent and run.config == config]
+            if beside and "seed" in config:
+                note(f"{path}: a copy of {beside[0].path.name}, no further seed; the run is left out")
                 continue
             name = str(config.get("exp_name") or path.parent.name)
             env = re.sub(r"[^0-9A-Za-z-]", "-", str(config.get("env", "")))

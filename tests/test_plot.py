@@ -1,6 +1,7 @@
 """plot.py: its statistics against numbers a hand can check, and everything a folder of runs can look like."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -208,8 +209,8 @@ def test_select_wants_every_string_and_exclude_none(tmp_path):
 
 
 def test_seeds_are_one_curve_whatever_machine_and_launcher_they_ran_on(tmp_path):
-    write_run(tmp_path / "here", "a", 0, [1], num_runs=5, threads=1)
-    write_run(tmp_path / "there", "a", 5, [1], num_runs=1, threads=4)
+    write_run(tmp_path / "here", "a", 0, [1], num_runs=5, threads=1, versions={"torch": "2.13"})
+    write_run(tmp_path / "there", "a", 5, [1], num_runs=1, threads=4, versions={"torch": "2.14"})
     assert [len(experiment.runs) for experiment in plot.group(plot.load([str(tmp_path)]))] == [2]
 
 
@@ -224,6 +225,13 @@ def test_a_second_copy_of_a_seed_is_no_further_seed(tmp_path):
     write_run(tmp_path / "new", "a", 0, [2])
     labels = [experiment.label for experiment in plot.group(plot.load([str(tmp_path)]))]
     assert labels == [f"a, {tmp_path}/new/a", f"a, {tmp_path}/old/a"]
+
+
+def test_a_copy_beside_its_original_is_left_out_and_named(tmp_path, capsys):
+    run = write_run(tmp_path, "a", 0, [1])
+    shutil.copytree(run, run.with_name("a_s0.bak"))
+    assert [run.path.name for run in plot.load([str(tmp_path)])] == ["a_s0"]
+    assert "a_s0.bak: a copy of a_s0" in capsys.readouterr().err
 
 
 def test_count_draws_every_seed(tmp_path):
