@@ -35,7 +35,8 @@ if TYPE_CHECKING:  # matplotlib takes most of a second to import: --help and use
     from matplotlib.figure import Figure
 
 # settings in which the seeds of one curve may differ
-IRRELEVANT = set("seed num_runs exp_name data_dir epochs save_freq device threads tensorboard versions".split())
+IRRELEVANT = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads"}
+IRRELEVANT |= {"tensorboard", "versions"}
 PERFORMANCE = ("AverageTestEpRet", "AverageEpRet")  # Spinning Up's alias Performance is the first that a run has
 AXIS_LABELS = {
     "Performance": "return",
@@ -519,7 +520,7 @@ def draw_panel(ax: "Axes", panel: Panel) -> None:
         else:
             ax.vlines(line.x, line.low, line.high, color=colour, alpha=0.4, lw=3)
     right, left = max(line.x[-1] for line in panel.lines), min(line.x[0] for line in panel.lines)
-    if 0 < left <= 0.3 * right:  # the first row is written after an epoch; show where training began
+    if 0 < left <= 0.5 * right:  # the first row is written after an epoch; show where training began
         left = 0.0
     if left < right:
         ax.set_xlim(left, right + 0.01 * (right - left))
