@@ -1,0 +1,75 @@
+"""The replay buffers D_i: one per agent and seed, kept as rows of floats."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.seeding import Streams
+
+
+class Batch(NamedTuple):
+    """B transitions of each agent of each seed; `terminated` is 0 where only the time ran out."""
+
+    obs: Tensor  # (S, N, B, O)
+    act: Tensor  # (S, N, B, A)
+    next_obs: Tensor  # (S, N, B, O), the true successor, never the first observation of the next episode
+    rew: Tensor  # (S, N, B), the team's reward
+    terminated: Tensor  # (S, N, B), 0 or 1
+
+
+class Replay:
+    """The last `size` transitions of every agent; each agent draws its own batches from its own.
+
+    A transition is one row obs | act | next_obs | rew | terminated, so that sampling is one gather.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], n_agents: int, n_obs: int, n_act: int, size: int, device: torch.device | str = "cpu"
+    ):
+        self.size, self.count = size, 0  # transitions stored so far, also those overwritten since
+        self.splits = [n_obs, n_act, n_obs, 1, 1]
+        shape = (len(seeds), n_agents, size, sum(self.splits))
+        # numpy's zeros take no memory until they are written
+        self.rows = (
+            torch.from_numpy(np.zeros(shape, np.float32)) if device == "cpu" else torch.zeros(shape, device=device)
+        )
+        self.streams = Streams(seeds, "replay")
+
+    def store(
+        self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray, rew: np.ndarray, terminated: np.ndarray
+    ) -> None:
+        """Add one transition of every seed: (S, N, O), (S, N, A), (S, N, O), (S,), (S,)."""
+        S, N = obs.shape[:2]
+        flags = np.broadcast_to(np.stack([rew, terminated], -1)[:, None], (S, N, 2))
+        row = np.concatenate([obs, act, next_obs, flags], -1, dtype=np.float32)
+        self.rows[:, :, self.count % self.size] = torch.from_numpy(row)
+        self.count += 1
+
+    def sample(self, batch_size: int, n_batches: int) -> Iterator[Batch]:
+        """n_batches batches drawn uniformly with replacement, all at once."""
+        S, N, _, width = self.rows.shape
+        index = self.streams.integers(min(self.count, self.size), N, n_batches, batch_size)
+        index += np.arange(S * N).reshape(S, N, 1, 1) * self.size
+        drawn = self.rows.view(-1, width)[torch.from_numpy(index).to(self.rows.device)]
+        for batch in drawn.unbind(2):
+            obs, act, next_obs, rew, terminated = batch.split(self.splits, -1)
+            yield Batch(obs, act, next_obs, rew.squeeze(-1), terminated.squeeze(-1))
+
+    def read(self, row: int, start: int, stop: int) -> np.ndarray:
+        """Transitions start .. stop-1 of one seed, counted from the run's first: (N, stop - start, width)."""
+        return self.rows[row][:, torch.arange(start, stop) % self.size].cpu().numpy()
+
+    def write(self, row: int, start: int, transitions: np.ndarray) -> None:
+        """Put back what `read` gave."""
+        where = torch.arange(start, start + transitions.shape[1]) % self.size
+        self.rows[row][:, where] = torch.from_numpy(transitions).to(self.rows.device)
+
+    def state_dict(self, row: int) -> dict[str, Any]:
+        return {"count": self.count, **self.streams.state_dict(row)}
+
+    def load_state_dict(self, row: int, state: dict[str, Any]) -> None:
+        self.count = state["count"]
+        self.streams.load_state_dict(row, state)

@@ -1,0 +1,161 @@
+"""Independent DDPG (IDDPG): every agent runs DDPG on what it sees, does and is paid, as if it were alone.
+
+Agent i sees its own o_i, acts a_i and shares the team's reward r; it learns a policy pi and a value Q(o, a) from its
+own transitions (o_i, a_i, r, o_i').
+
+Papers: Lillicrap et al. 2016, "Continuous control with deep reinforcement learning"; the baseline of Jiang & Lu 2022.
+With --negative_td below 1, negative TD errors count for less: .5 is the hysteretic form (Matignon et al. 2007), 0 is
+distributed Q-learning (Lauer & Riedmiller 2000), which never learns from a bad surprise.
+
+Departures:
+- Agents draw their batches apart, each from its own replay.
+- Test episodes start from their own seeds and leave training untouched.
+
+mpirun -np 5 python iddpg.py --env 2x3HalfCheetah trains five seeds side by side. Ranks are independent runs: unlike
+Spinning Up's MPI, which averages the gradients of one run, nothing is shared between them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import envs
+from common.evaluate import evaluate
+from common.nets import MLP, Actor, Adam, Stacks
+from common.replay import Batch, Replay
+from common.runs import Run, RunConfig, main, within
+from common.seeding import Streams
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    hid: int = 256  # units of a hidden layer
+    l: int = 2  # hidden layers of every network
+    gamma: float = 0.99  # discount of a step
+    polyak: float = 0.995  # what a target network keeps of itself in an update
+    pi_lr: float = 1e-3  # Adam's step size for the policy
+    q_lr: float = 1e-3  # Adam's step size for the value
+    batch_size: int = 100  # transitions per update, per seed and agent
+    replay_size: int = 500_000  # transitions that an agent remembers
+    start_steps: int = 10_000  # environment steps with uniform actions, per seed
+    uniform_every: int = 0  # episodes: every so many-th acts uniformly for the whole run; 0: none does
+    update_after: int = 1_000  # environment steps before the first update
+    update_every: int = 50  # environment steps between blocks of updates
+    updates: int = 50  # updates in a block
+    act_noise: float = 0.1  # std of exploration noise, in units of the action range [-1, 1]
+    negative_td: float = 1.0  # factor of negative TD errors: 1 is DDPG, .5 hysteretic, 0 distributed
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        more = (0, float("inf"))
+        within(self, gamma=(0, 1), polyak=(0, 1), act_noise=more, pi_lr=more, q_lr=more, negative_td=(0, 1))
+        within(self, start_steps=more, uniform_every=more, update_after=more)
+        one = (1, float("inf"))
+        within(self, hid=one, l=one, batch_size=one, replay_size=one, update_every=one, updates=one)
+
+
+class Agents(Stacks):
+    """The networks of S seeds times N agents: policy pi, value Q, and their targets."""
+
+    def __init__(self, env: envs.VectorEnv, cfg: Config, seeds: tuple[int, ...]):
+        streams, hidden = Streams(seeds, "weights"), [cfg.hid] * cfg.l
+        n_obs, n_act = env.obs_mask.sum(-1), env.act_mask.sum(-1)  # (N,) what each agent really has
+        one = np.ones_like(n_obs)
+        self.act_mask = torch.tensor(env.act_mask, dtype=torch.float32, device=cfg.device)[:, None]
+        self.pi_net = MLP.glorot([env.n_obs, *hidden, env.n_act], streams, n_obs, n_act, cfg.device)
+        self.q = MLP.glorot([env.n_obs + env.n_act, *hidden, 1], streams, n_obs + n_act, one, cfg.device)
+        self.pi_targ, self.q_targ = self.pi_net.copy(), self.q.copy()
+        self.pi_adam, self.q_adam = Adam(self.pi_net, cfg.pi_lr), Adam(self.q, cfg.q_lr)
+
+    def pi(self, obs: Tensor, net: MLP | None = None) -> Tensor:
+        """tanh(net(o)) in [-1, 1], zero in padded dims: (S, N, B, A)."""
+        return torch.tanh((net or self.pi_net)(obs)) * self.act_mask
+
+
+def value(q: MLP, obs: Tensor, act: Tensor) -> Tensor:
+    """Q(o, a): (S, N, B)."""
+    return q(torch.cat([obs, act], -1)).squeeze(-1)
+
+
+def td_target(agents: Agents, batch: Batch, next_obs: Tensor, gamma: float) -> Tensor:
+    """y = r + gamma (1 - d) Q'(o', pi'(o')): (S, N, B). Lillicrap et al. 2016, Algorithm 1."""
+    next_q = value(agents.q_targ, next_obs, agents.pi(next_obs, agents.pi_targ))
+    return batch.rew + gamma * (1 - batch.terminated) * next_q
+
+
+def q_loss(q: Tensor, y: Tensor, negative_td: float) -> Tensor:
+    """w (y - Q)^2 with w = 1 where y >= Q, else negative_td^2: the error is scaled, then squared. (S, N, B)."""
+    error = y - q
+    return torch.where(error < 0, negative_td * error, error).square()
+
+
+def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
+    """One step of every network of every agent on its own batch; returns diagnostics, each (S, N).
+
+    Losses are means over the batch and sums over seeds and agents: every network gets the gradient it would have alone.
+    """
+    with torch.no_grad():
+        y = td_target(agents, batch, batch.next_obs, cfg.gamma)
+    q = value(agents.q, batch.obs, batch.act)
+    loss_q = q_loss(q, y, cfg.negative_td).mean(-1)
+    agents.q_adam.descend(loss_q.sum())
+
+    loss_pi = -value(agents.q.frozen, batch.obs, agents.pi(batch.obs)).mean(-1)
+    agents.pi_adam.descend(loss_pi.sum())
+
+    agents.pi_targ.polyak_(agents.pi_net, cfg.polyak)
+    agents.q_targ.polyak_(agents.q, cfg.polyak)
+    return {"LossPi": loss_pi, "LossQ": loss_q, "QVals": q.mean(-1)}
+
+
+def explore(
+    cfg: Config, pi: np.ndarray, act_mask: np.ndarray, step: int, episode: np.ndarray, noise: Streams
+) -> np.ndarray:
+    """clip(pi + act_noise N(0, 1), -1, 1), or U(-1, 1) at the start and in each uniform_every-th episode: (S, N, A)."""
+    noisy = np.clip(pi + cfg.act_noise * noise.normal(*act_mask.shape), -1, 1)
+    uniform = noise.uniform(*act_mask.shape)
+    turn = episode % cfg.uniform_every == 0 if cfg.uniform_every else np.zeros(len(episode), bool)
+    return np.where((turn | (step <= cfg.start_steps))[:, None, None], uniform, noisy) * act_mask
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Train the seeds of `run` from where its checkpoint stands."""
+    env = envs.make(cfg.env, run.seeds, obs=cfg.obs, max_ep_len=cfg.max_ep_len, legacy_actuators=cfg.legacy_actuators)
+    test_seeds = [seed for seed in run.seeds for _ in range(cfg.num_test_episodes)]
+    test_env = envs.make(
+        cfg.env, test_seeds, obs=cfg.obs, max_ep_len=cfg.test_ep_len, legacy_actuators=cfg.legacy_actuators
+    )
+    run.say(env.table())
+    agents = Agents(env, cfg, run.seeds)
+    actor = Actor(agents.pi_net)
+    replay = Replay(run.seeds, env.n_agents, env.n_obs, env.n_act, cfg.replay_size, cfg.device)
+    noise = Streams(run.seeds, "exploration")
+    env.reset()
+    run.track(env=env, agents=agents, replay=replay, noise=noise)
+    actor.refresh()
+    for step in run.steps():
+        obs = env.obs
+        act = explore(cfg, np.tanh(actor(obs)), env.act_mask, step, run.log.episode, noise)
+        next_obs, rew, terminated, truncated = env.step(act)
+        run.check(step, action=act, observation=next_obs, reward=rew)
+        replay.store(obs, act, next_obs, rew, terminated)
+        run.log.step(rew, terminated | truncated)
+        env.reset(terminated | truncated)
+        if step >= cfg.update_after and step % cfg.update_every == 0:
+            for batch in replay.sample(cfg.batch_size, cfg.updates):
+                run.log.update(update(agents, batch, cfg))
+            actor.refresh()
+        if step % cfg.steps_per_epoch == 0:
+            run.end_epoch(step, *evaluate(test_env, agents.pi, run.seeds, step, cfg.device))
+
+
+def defaults(env: str, obs: str) -> dict[str, Any]:
+    """The settings that the paper used with a task, where they differ from Config's."""
+    return envs.schedule(env, obs)
+
+
+if __name__ == "__main__":
+    main(Config, defaults, train, __doc__)
