@@ -19,6 +19,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+import envs
+
 Policy = Callable[[np.ndarray], np.ndarray]
 
 
@@ -133,10 +135,6 @@ def watch(run: Path, episodes: int, seed: int, video: Path | None, fps: int) -> 
     film = Film(video, fps) if video else None
     whole = False
     try:
-        if film and sys.platform == "linux" and "DISPLAY" not in os.environ:
-            os.environ.setdefault("MUJOCO_GL", "egl")  # read when mujoco is imported, hence before envs
-        import envs
-
         env = envs.make(
             config["env"],
             [seed],
@@ -184,6 +182,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"watch.py: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:  # no OpenGL to draw with, or no ffmpeg
+        print(f"watch.py: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0

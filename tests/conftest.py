@@ -5,8 +5,6 @@ import os
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before numpy and torch are imported; the programs that tests start inherit it
 os.environ["MPLBACKEND"] = "Agg"
-if "DISPLAY" not in os.environ:
-    os.environ.setdefault("MUJOCO_GL", "egl")
 
 from pathlib import Path
 

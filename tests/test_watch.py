@@ -127,6 +127,27 @@ def test_a_film_has_a_frame_for_every_state_of_every_episode(tmp_path, capsys):
     assert [path.name for path in tmp_path.glob("film*")] == ["film.mp4"]
 
 
+def test_mujoco_is_filmed_without_a_display(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    pi = {"pi.0.weight": np.zeros((2, 6, 3), np.float32), "pi.0.bias": np.ones((2, 3), np.float32)}
+    run = write_run(tmp_path / "run", pi, env="2x3HalfCheetah", test_ep_len=5)
+    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    film = tmp_path / "film.mp4"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "watch.py"), "run", "--episodes", "1", "--video", str(film)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == 1 and "libEGL" in done.stderr:
+        pytest.skip(done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")
+    _, *frames = ffmpeg.read_frames(str(film))
+    assert len(frames) == 6
+    assert np.frombuffer(frames[3], np.uint8).std() > 20, "the picture is one colour"
+
+
 def test_a_film_that_fails_leaves_the_old_one(tmp_path, capsys, monkeypatch):
     pytest.importorskip("imageio_ffmpeg")
     run, film = write_run(tmp_path / "run", homing_actor()), tmp_path / "film.mp4"
