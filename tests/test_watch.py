@@ -130,7 +130,7 @@ def test_a_film_has_a_frame_for_every_state_of_every_episode(tmp_path, capsys):
 def test_mujoco_is_filmed_without_a_display(tmp_path):
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     pi = {"pi.0.weight": np.zeros((2, 6, 3), np.float32), "pi.0.bias": np.ones((2, 3), np.float32)}
-    run = write_run(tmp_path / "run", pi, env="2x3HalfCheetah", test_ep_len=5)
+    write_run(tmp_path / "run", pi, env="2x3HalfCheetah", test_ep_len=5)
     environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
     film = tmp_path / "film.mp4"
     done = subprocess.run(
