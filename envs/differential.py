@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.vector import VectorEnv
+from envs.vector import VectorEnv, clip
 
 RADIUS = {1: 0.10, 2: 0.12, 3: 0.25, 4: 0.38, 5: 0.51}  # m, the radius of the hill at the centre, by number of agents
 STEP = 0.1  # how far a full action moves its coordinate
@@ -62,7 +62,7 @@ class DifferentialGame(VectorEnv):
 
     def _advance(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rew = reward(self.x)
-        self.x = np.clip(self.x + STEP * self._push(act[..., 0].astype(np.float64)), -1, 1)
+        self.x = clip(self.x + STEP * self._push(act[..., 0].astype(np.float64)), -1, 1)
         self.path[np.arange(len(self.x)), np.minimum(self.t + 1, self.max_ep_len)] = self.x
         return self._see(), rew, np.zeros(len(self.x), bool)
 

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.vector import VectorEnv, mask
+from envs.vector import VectorEnv, clip, mask
 
 # body -> its module and class in gymnasium.envs.mujoco, and their arguments
 BODIES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -237,7 +237,7 @@ class PartitionedMujoco(VectorEnv):
 
     def _advance(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # float64 as in MaMuJoCo: gymnasium's control cost is computed in the type of the action
-        ctrl = self.centre + self.half * act.reshape(len(act), -1)[:, self.source].astype(np.float64)
+        ctrl = self.centre + self.half * act.reshape(len(act), -1).take(self.source, axis=1).astype(np.float64)
         rew, terminated = np.empty(len(act)), np.empty(len(act), bool)
         for row, env in enumerate(self.envs):
             _, rew[row], terminated[row], _, _ = env.step(ctrl[row])
@@ -248,9 +248,9 @@ class PartitionedMujoco(VectorEnv):
         for row in rows:
             for part, field in self.views[row]:
                 part[:] = field
-        obs = self.buffer[:, self.index]
+        obs = self.buffer.take(self.index, axis=1)
         if self.clips:
-            obs = np.clip(obs, self.low, self.high)
+            obs = clip(obs, self.low, self.high)
         return obs.astype(np.float32)
 
     def _save(self, row: int) -> dict[str, Any]:
@@ -264,8 +264,8 @@ class PartitionedMujoco(VectorEnv):
         mujoco, env = sys.modules["mujoco"], self.envs[row]
         what = mujoco.mjtState.mjSTATE_INTEGRATION
         mujoco.mj_setState(env.model, env.data, state["physics"], what)
-        mujoco.mj_forward(env.model, env.data)  # all that is derived, for pictures; it overwrites the warm start
-        mujoco.mj_setState(env.model, env.data, state["physics"], what)
+        mujoco.mj_forward(env.model, env.data)  # all that is derived, for pictures
+        mujoco.mj_setState(env.model, env.data, state["physics"], what)  # some 3.x overwrite the warm start in it
         for field in LAGGING:  # after a step these lag behind qpos by an integrator's stage: no forward pass gives them
             getattr(env.data, field)[:] = state[field]
 

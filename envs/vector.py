@@ -61,7 +61,7 @@ class VectorEnv:
         Returns the true successor (S, N, O) float32, the team reward (S,) float64, terminated (S,) and truncated (S,).
         Nothing restarts by itself: call `reset(terminated | truncated)`. Truncated is the time limit, never terminal.
         """
-        self.obs, rew, terminated = self._advance(np.clip(act, -1.0, 1.0))
+        self.obs, rew, terminated = self._advance(clip(act, -1.0, 1.0))
         self.t += 1
         return self.obs, rew, terminated, self.t >= self.max_ep_len
 
@@ -121,6 +121,11 @@ class VectorEnv:
     def _drives(self, agent: int) -> list[str]:
         """One line for each number of the agent's action."""
         raise NotImplementedError
+
+
+def clip(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
+    """np.clip, which spends 5 us on its way to these two; NaN stays NaN."""
+    return np.minimum(np.maximum(x, low), high)
 
 
 def mask(widths: Iterable[int]) -> np.ndarray:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -14,6 +15,7 @@ import envs
 from envs import partitioned
 from envs.partitioned import BODIES, LEGACY_SPLITS, SPLITS
 
+make: Any = envs.make  # Any, as tests look inside
 mamujoco = partitioned.load("gymnasium_robotics").mamujoco_v1
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = partitioned.known()
@@ -44,10 +46,10 @@ class Reference:
 
     def __init__(self, name, obs):
         split, body = partitioned.parse(name)
-        kwargs = {"contact_cost_weight": 0} if body == "Ant" else {}
+        kwargs: dict[str, Any] = {"contact_cost_weight": 0} if body == "Ant" else {}
         if obs == "full" and body == "Ant":
             kwargs["include_cfrc_ext_in_observation"] = False
-        seen = {"agent_obsk": 0, "local_categories": [["qpos", "qvel"]], "global_categories": ()}
+        seen: dict[str, Any] = {"agent_obsk": 0, "local_categories": [["qpos", "qvel"]], "global_categories": ()}
         if obs == "farama":
             seen = {}
         if body == "Walker2d":
@@ -85,7 +87,7 @@ def same(obs, mask, expected):
 @pytest.mark.parametrize("obs", envs.OBS)
 @pytest.mark.parametrize("name", NAMES)
 def test_observations_and_rewards_are_exactly_those_of_mamujoco(name, obs):
-    env, rng = envs.make(name, [11, 12], obs=obs, max_ep_len=50), np.random.default_rng(0)
+    env, rng = make(name, [11, 12], obs=obs, max_ep_len=50), np.random.default_rng(0)
     references = [Reference(name, obs) for _ in range(2)]
     env.reset()
     for row, reference in enumerate(references):
@@ -116,7 +118,7 @@ def test_a_partition_that_mamujoco_has_is_mamujoco_s(body, split):
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_joint_action_sets_every_actuator_exactly_once(name, legacy):
-    env = envs.make(name, [0], legacy_actuators=legacy)
+    env = make(name, [0], legacy_actuators=legacy)
     env.reset()
     numbers = np.zeros((1, env.n_agents, env.n_act), np.float32)
     numbers[0, env.act_mask] = np.linspace(0.1, 0.9, env.act_mask.sum())  # all different
@@ -128,14 +130,14 @@ def test_joint_action_sets_every_actuator_exactly_once(name, legacy):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_agent_drives_the_joints_that_it_sees(name):
-    env = envs.make(name, [0])
+    env = make(name, [0])
     for agent in range(env.n_agents):
         assert joints(env._sees(agent)) == joints(env._drives(agent))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith(("Humanoid", "HumanoidStandup"))])
 def test_the_released_order_parts_sight_from_drive_in_just_these_partitions(name):
-    env = envs.make(name, [0], legacy_actuators=True)
+    env = make(name, [0], legacy_actuators=True)
     agrees = all(joints(env._sees(agent)) == joints(env._drives(agent)) for agent in range(env.n_agents))
     split, body = partitioned.parse(name)
     apart = {"Ant": SPLITS["Ant"], "HalfCheetah": {"6x1", "2|4", "4|2"}, "Walker2d": {"2|4", "3x2"}}
@@ -143,7 +145,7 @@ def test_the_released_order_parts_sight_from_drive_in_just_these_partitions(name
 
 
 def test_in_the_released_order_the_first_agent_of_2x4ant_sees_legs_1_2_and_drives_legs_4_1():
-    env = envs.make("2x4Ant", [0], legacy_actuators=True)
+    env = make("2x4Ant", [0], legacy_actuators=True)
     assert joints(env._sees(0)) == {"hip_1", "ankle_1", "hip_2", "ankle_2"}
     env.reset()
     env.step(np.array([[[1, 1, 1, 1], [0, 0, 0, 0]]], np.float32))
@@ -169,26 +171,26 @@ def test_legacy_splits_have_the_joints_of_the_partition():
     ("8x1Ant", "full", [27] * 8),
 ])  # fmt: skip
 def test_an_agent_sees_as_many_numbers_as_in_the_paper(name, obs, sizes):
-    env = envs.make(name, [0], obs=obs)
+    env = make(name, [0], obs=obs)
     assert env.obs_mask.sum(1).tolist() == sizes
     assert env.n_obs == max(sizes)
 
 
 def test_walker_has_the_friction_of_the_paper_s_version():
-    env = envs.make("2x3Walker", [0])
+    env = make("2x3Walker", [0])
     geoms = [env.envs[0].model.geom(name) for name in ("foot_geom", "foot_left_geom")]
     assert [geom.friction[0] for geom in geoms] == [0.9, 1.9]
 
 
 @pytest.mark.parametrize("name", ["2-4HalfCheetah", "2|4HalfCheetah"])
 def test_a_dash_stands_for_a_bar(name):
-    env = envs.make(name, [0])
+    env = make(name, [0])
     assert env.act_mask.sum(1).tolist() == [2, 4]
     assert env.family == "mujoco"
 
 
 def test_walker_and_walker2d_are_the_same():
-    a, b = (envs.make(name, [0]) for name in ("2x3Walker", "2x3Walker2d"))
+    a, b = (make(name, [0]) for name in ("2x3Walker", "2x3Walker2d"))
     assert np.array_equal(a.reset(), b.reset())
 
 
@@ -200,13 +202,13 @@ def test_walker_and_walker2d_are_the_same():
 ])  # fmt: skip
 def test_an_unknown_partition_is_refused_in_one_line_that_lists_the_known_ones(name, message):
     with pytest.raises(ValueError, match=f"^--env '{name}': .*{message}") as error:
-        envs.make(name, [0])
+        make(name, [0])
     assert "\n" not in str(error.value)
 
 
 def test_an_unknown_observation_is_refused():
     with pytest.raises(ValueError, match="--obs 'everything': known: own, farama, full"):
-        envs.make("2x3HalfCheetah", [0], obs="everything")
+        make("2x3HalfCheetah", [0], obs="everything")
 
 
 @pytest.mark.parametrize(("name", "obs"), [
@@ -216,11 +218,11 @@ def test_an_unknown_observation_is_refused():
 ])  # fmt: skip
 def test_a_restored_row_continues_bit_for_bit_in_mid_episode(name, obs):
     rng = np.random.default_rng(3)
-    env = envs.make(name, [1, 2], obs=obs)
+    env = make(name, [1, 2], obs=obs)
     env.reset()
     for _ in range(15):  # long enough to be on the ground, with contacts that warm-start the solver
         env.step(actions(env, rng))
-    fresh = envs.make(name, [9], obs=obs)
+    fresh = make(name, [9], obs=obs)
     fresh.reset()
     fresh.step(actions(fresh, rng))
     fresh.load_state_dict(0, env.state_dict(1))
@@ -230,12 +232,13 @@ def test_a_restored_row_continues_bit_for_bit_in_mid_episode(name, obs):
         a, b = env.step(act), fresh.step(act[1:])
         assert all(np.array_equal(x[1:], y) for x, y in zip(a, b)), step
         over = a[2] | (step == 25)
-        env.reset(over), fresh.reset(over[1:])
+        env.reset(over)
+        fresh.reset(over[1:])
         assert np.array_equal(env.obs[1:], fresh.obs)
 
 
 def test_a_state_is_arrays_numbers_and_strings_and_a_copy():
-    env = envs.make("2x3HalfCheetah", [0])
+    env = make("2x3HalfCheetah", [0])
     env.reset()
     state = env.state_dict(0)
     assert all(isinstance(value, (np.ndarray, int, float, str)) for value in state.values())
@@ -246,18 +249,20 @@ def test_a_state_is_arrays_numbers_and_strings_and_a_copy():
 
 def test_a_robot_s_row_behaves_the_same_alone_as_beside_others():
     rng = np.random.default_rng(4)
-    several, alone = (envs.make("3x1Hopper", seeds, max_ep_len=8) for seeds in ([5, 6, 7], [6]))
-    several.reset(), alone.reset()
+    several, alone = (make("3x1Hopper", seeds, max_ep_len=8) for seeds in ([5, 6, 7], [6]))
+    several.reset()
+    alone.reset()
     for _ in range(60):
         act = actions(several, rng)
         a, b = several.step(act), alone.step(act[1:2])
         assert all(np.array_equal(x[1:2], y) for x, y in zip(a, b))
-        several.reset(a[2] | a[3]), alone.reset(b[2] | b[3])
+        several.reset(a[2] | a[3])
+        alone.reset(b[2] | b[3])
         assert np.array_equal(several.obs[1:2], alone.obs)
 
 
 def test_reseeding_a_robot_starts_over_as_if_newly_made():
-    env, new = (envs.make("2x3HalfCheetah", [seed]) for seed in (1, 8))
+    env, new = (make("2x3HalfCheetah", [seed]) for seed in (1, 8))
     env.reset()
     env.step(np.ones((1, 2, 3), np.float32))
     env.reseed([8])
@@ -267,8 +272,9 @@ def test_reseeding_a_robot_starts_over_as_if_newly_made():
 
 
 def test_a_robot_s_time_limit_is_not_terminal_and_a_fall_is_not_the_time_limit():
-    cheetah, hopper = envs.make("2x3HalfCheetah", [0], max_ep_len=3), envs.make("3x1Hopper", [0])
-    cheetah.reset(), hopper.reset()
+    cheetah, hopper = make("2x3HalfCheetah", [0], max_ep_len=3), make("3x1Hopper", [0])
+    cheetah.reset()
+    hopper.reset()
     ends = [cheetah.step(np.ones((1, 2, 3), np.float32))[2:] for _ in range(3)]
     assert [terminated.item() for terminated, _ in ends] == [False, False, False]
     assert [truncated.item() for _, truncated in ends] == [False, False, True]
@@ -280,7 +286,7 @@ def test_a_robot_s_time_limit_is_not_terminal_and_a_fall_is_not_the_time_limit()
 
 
 def test_a_not_a_number_is_not_hidden():
-    env = envs.make("2x3HalfCheetah", [0])
+    env = make("2x3HalfCheetah", [0])
     env.reset()
     env.envs[0].step = lambda ctrl: (None, np.nan, False, False, {})
     env.envs[0].data.qpos[:] = np.nan
@@ -290,7 +296,7 @@ def test_a_not_a_number_is_not_hidden():
 
 
 def test_the_table_says_what_each_agent_sees_and_drives():
-    table = envs.make("2x3HalfCheetah", [0]).table().splitlines()
+    table = make("2x3HalfCheetah", [0]).table().splitlines()
     assert table[0].split() == ["agent", "sees", "drives"]
     assert re.split(" {2,}", table[1]) == ["0", "0", "qpos bfoot, rad", "0", "bthigh, 120 N m at 1"]
     assert len(table) == 1 + 6 + 6
@@ -301,7 +307,7 @@ def test_the_schedule_of_robots_is_the_released_code_s():
     assert schedule["epochs"] * schedule["steps_per_epoch"] == schedule["replay_size"] == 500_000
     assert envs.schedule("6x1Walker", "full")["epochs"] == 100
     assert (schedule["start_steps"], schedule["update_after"], schedule["uniform_every"]) == (10_000, 1_000, 0)
-    assert envs.make("2x3HalfCheetah", [0]).max_ep_len == schedule["test_ep_len"] == 1_000
+    assert make("2x3HalfCheetah", [0]).max_ep_len == schedule["test_ep_len"] == 1_000
 
 
 def test_a_robot_starts_in_silence_and_leaves_no_file_behind(tmp_path):
@@ -320,7 +326,7 @@ envs.make("2x2ManySegmentSwimmer", [0])
 
 
 def test_a_robot_can_be_filmed():
-    env = envs.make("2x3HalfCheetah", [0, 1])
+    env = make("2x3HalfCheetah", [0, 1])
     env.reset()
     try:
         picture = env.render(1)
@@ -332,7 +338,7 @@ def test_a_robot_can_be_filmed():
 
 
 def test_without_opengl_one_line_says_what_to_set():
-    env = envs.make("2x3HalfCheetah", [0])
+    env = make("2x3HalfCheetah", [0])
 
     def render():
         raise ImportError("no libEGL")

@@ -1,0 +1,222 @@
+"""PettingZoo both ways: its environments among ours, and ours as its."""
+
+import sys
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Discrete
+from pettingzoo import ParallelEnv
+from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+import envs
+from envs.parallel import AsParallelEnv
+
+make: Any = envs.make  # Any, as tests look inside
+HERE = "a_module_of_this_test"
+
+
+class Herd(ParallelEnv):
+    """Two agents of unequal shapes; an action moves its agent by itself plus a draw; over after `limit` steps."""
+
+    def __init__(self, limit=6, wild=False, early=False, rewards=(1.0, 1.0)):
+        self.possible_agents, self.agents = ["cow", "dog"], []
+        self.observation_spaces = {"cow": Box(-9, 9, (2, 2)), "dog": Box(-9, 9, (1,))}
+        self.action_spaces = {"cow": Box(-1, 1, (1,)), "dog": Box(np.array([0, -4], "f4"), np.array([10, 4], "f4"))}
+        self.limit, self.wild, self.early, self.rewards = limit, wild, early, rewards
+        self.wildness = np.random.default_rng(0)  # survives resets, if wild
+
+    def observation_space(self, agent):
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent):
+        return self.action_spaces[agent]
+
+    def reset(self, seed=None, options=None):
+        self.rng = self.wildness if self.wild else np.random.default_rng(seed)
+        self.place, self.steps, self.agents = self.rng.normal(size=2), 0, list(self.possible_agents)
+        return self.seen(), {agent: {} for agent in self.agents}
+
+    def seen(self):
+        cow, dog = self.place.astype(np.float32)
+        return {"cow": np.array([[cow, 1], [2, dog]], np.float32), "dog": np.array([dog], np.float32)}
+
+    def step(self, actions):
+        self.last = actions
+        self.place += [actions["cow"][0], actions["dog"].sum()] + self.rng.normal(size=2)
+        self.steps += 1
+        over = dict.fromkeys(self.agents, self.steps >= self.limit)
+        ended = {"cow": self.early, "dog": False}
+        return self.seen(), dict(zip(self.agents, self.rewards)), ended, over, {agent: {} for agent in self.agents}
+
+    def close(self):
+        pass
+
+
+class Digital(Herd):
+    """Herd, but the dog has three actions to choose from."""
+
+    def __init__(self):
+        super().__init__()
+        self.action_spaces["dog"] = Discrete(3)
+
+
+class Unbounded(Herd):
+    """Herd, but the dog runs as fast as it likes."""
+
+    def __init__(self):
+        super().__init__()
+        self.action_spaces["dog"] = Box(-np.inf, np.inf, (2,))
+
+
+@pytest.fixture(autouse=True)
+def module(monkeypatch):
+    """A module with factories, so that names such as 'a_module_of_this_test:herd' can be made."""
+    module = types.ModuleType(HERE)
+    module.__dict__.update(
+        herd=lambda: Herd(),
+        digital=lambda: Digital(),
+        unbounded=lambda: Unbounded(),
+        wild=lambda: Herd(wild=True),
+        early=lambda: Herd(early=True),
+        unequal=lambda: Herd(rewards=(1.0, 2.0)),
+        number=lambda: 3,
+    )
+    monkeypatch.setitem(sys.modules, HERE, module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["DifferentialGame-1", "DifferentialGame-3", "StochasticDifferentialGame-2"])
+@pytest.mark.filterwarnings("ignore:.*")  # of the test itself, about what it prefers
+def test_differential_games_pass_pettingzoo_s_own_tests(name):
+    parallel_api_test(AsParallelEnv(name), num_cycles=60)
+    parallel_seed_test(lambda: AsParallelEnv(name), num_cycles=60)
+
+
+@pytest.mark.filterwarnings("ignore:.*")
+def test_a_robot_passes_pettingzoo_s_own_test():
+    parallel_api_test(AsParallelEnv("2|4HalfCheetah", max_ep_len=20), num_cycles=30)
+
+
+def test_a_game_taken_through_pettingzoo_and_back_is_the_same_game():
+    there = AsParallelEnv("DifferentialGame-3")
+    there.reset(seed=4)
+    game = make("DifferentialGame-3", [4])
+    game.reset()
+    for _ in range(25):
+        act = np.random.default_rng(game.t[0]).uniform(-1, 1, (1, 3, 1)).astype(np.float32)
+        seen, rews, ends, cuts, _ = there.step(dict(zip(there.possible_agents, act[0])))
+        next_obs, rew, _, truncated = game.step(act)
+        assert np.array_equal(np.stack(list(seen.values())), next_obs[0])
+        assert (set(rews.values()), any(ends.values())) == ({rew[0]}, False)
+        assert set(cuts.values()) == {truncated[0]}
+    assert there.agents == []
+
+
+def test_a_parallel_environment_trains_as_any_other():
+    env = make("envs.parallel:AsParallelEnv", [0, 1], max_ep_len=25)
+    assert (env.family, env.n_agents, env.n_obs, env.n_act, env.max_ep_len) == ("parallel", 3, 3, 1, 25)
+    before = env.reset()
+    next_obs, *_ = env.step(np.ones((2, 3, 1), np.float32))
+    assert np.allclose(next_obs, np.minimum(before + 0.1, 1))
+
+
+def test_unequal_agents_are_padded_and_actions_scaled_to_their_box():
+    env = make(f"{HERE}:herd", [0])
+    obs = env.reset()
+    assert env.obs_mask.tolist() == [[True] * 4, [True] + [False] * 3]
+    assert env.act_mask.tolist() == [[True, False], [True, True]]
+    assert obs[0, 0, 1:3].tolist() == [1, 2]  # (2, 2) is flattened row by row
+    assert obs[0, 1, 1:].tolist() == [0, 0, 0]
+    env.step(np.array([[[0.5, 1], [1, -0.5]]], np.float32))
+    assert env.envs[0].last["cow"].tolist() == [0.5]
+    assert env.envs[0].last["dog"].tolist() == [10, -2]
+
+
+def test_the_environment_s_own_time_limit_truncates():
+    env = make(f"{HERE}:herd", [0])
+    env.reset()
+    ends = [env.step(np.zeros((1, 2, 2), np.float32))[2:] for _ in range(6)]
+    assert [truncated.item() for _, truncated in ends] == [False] * 5 + [True]
+    assert not any(terminated.item() for terminated, _ in ends)
+
+
+def test_the_team_reward_is_the_mean_of_the_agents_rewards():
+    env = make(f"{HERE}:unequal", [0])
+    env.reset()
+    assert env.step(np.zeros((1, 2, 2), np.float32))[1] == 1.5
+
+
+def test_a_parallel_row_behaves_the_same_alone_as_beside_others():
+    several, alone = (make(f"{HERE}:herd", seeds) for seeds in ([5, 6], [6]))
+    several.reset()
+    alone.reset()
+    for _ in range(20):
+        a, b = several.step(np.zeros((2, 2, 2), np.float32)), alone.step(np.zeros((1, 2, 2), np.float32))
+        assert np.array_equal(a[0][1:], b[0])
+        several.reset(a[3])
+        alone.reset(b[3])
+        assert np.array_equal(several.obs[1:], alone.obs)
+
+
+def test_a_restored_parallel_row_continues_bit_for_bit_though_the_environment_saves_nothing():
+    rng = np.random.default_rng(0)
+    env, fresh = make(f"{HERE}:herd", [1, 2]), make(f"{HERE}:herd", [3])
+    env.reset()
+    for _ in range(4):
+        env.step(rng.uniform(-1, 1, (2, 2, 2)).astype(np.float32))
+    fresh.load_state_dict(0, env.state_dict(1))
+    for _ in range(15):
+        act = rng.uniform(-1, 1, (2, 2, 2)).astype(np.float32)
+        a, b = env.step(act), fresh.step(act[1:])
+        assert all(np.array_equal(x[1:], y) for x, y in zip(a, b))
+        env.reset(a[3])
+        fresh.reset(b[3])
+        assert np.array_equal(env.obs[1:], fresh.obs)
+
+
+def test_one_that_does_not_repeat_itself_starts_a_new_episode_and_says_so(capsys):
+    env = make(f"{HERE}:wild", [1])
+    env.reset()
+    env.step(np.zeros((1, 2, 2), np.float32))
+    env.load_state_dict(0, env.state_dict(0))
+    assert env.t[0] == 0
+    line = capsys.readouterr().err
+    assert "starts a new episode" in line
+    assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(("factory", "message"), [
+    (f"{HERE}:missing", "missing"),
+    ("no_such_module:herd", "No module named 'no_such_module'"),
+    (":herd", "package.module:factory"),
+    (f"{HERE}:number", "returns a int, not a pettingzoo ParallelEnv"),
+    (f"{HERE}:digital", "action space of dog is Discrete"),
+    (f"{HERE}:unbounded", "actions of dog have no bounds"),
+])  # fmt: skip
+def test_what_cannot_be_learnt_on_is_refused_in_one_line(factory, message):
+    with pytest.raises(ValueError, match=f"^--env '{factory}': .*{message}") as error:
+        make(factory, [0])
+    assert "\n" not in str(error.value)
+
+
+def test_agents_that_leave_one_by_one_are_refused():
+    env = make(f"{HERE}:early", [0])
+    env.reset()
+    with pytest.raises(ValueError, match="agents leave one by one"):
+        env.step(np.zeros((1, 2, 2), np.float32))
+
+
+def test_the_table_of_a_parallel_environment_names_its_agents():
+    lines = make(f"{HERE}:herd", [0]).table().splitlines()
+    assert lines[1].split("  ")[-1] == "[-1, 1]"
+    assert "observation of dog" in lines[2]
+    assert lines[3].split() == ["1", "[-4,", "4]"]
+
+
+def test_a_game_is_drawn_through_pettingzoo():
+    env = AsParallelEnv("DifferentialGame-2", render_mode="rgb_array")
+    env.reset(seed=0)
+    picture = env.render()
+    assert picture is not None and picture.shape == (480, 480, 3)
