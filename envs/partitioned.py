@@ -134,8 +134,14 @@ def load(module: str) -> Any:
     That is a notice about Adroit hands, and a warning (of every HalfCheetah) that MuJoCo would also append to
     MUJOCO_LOG.TXT in the working directory. MuJoCo's other warnings become Python's.
     """
-    with contextlib.redirect_stderr(io.StringIO()):  # gymnasium imports gymnasium-robotics, which prints the notice
-        loaded = importlib.import_module(module)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            loaded = importlib.import_module(module)
+    except Exception as error:
+        if "MUJOCO_GL" not in os.environ:
+            raise
+        gl = os.environ["MUJOCO_GL"]  # it is obeyed on import already
+        raise ValueError(f"MUJOCO_GL={gl}: does not work here ({error}); unset it, or set it to egl") from error
     sys.modules["mujoco"].set_mju_user_warning(_warn)
     return loaded
 

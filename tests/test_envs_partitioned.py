@@ -348,5 +348,13 @@ def test_without_opengl_one_line_says_what_to_set():
         env.render(0)
 
 
+def test_a_wrong_mujoco_gl_is_refused_in_one_line():
+    program = "import envs\ntry:\n    envs.make('2x3HalfCheetah', [0])\nexcept ValueError as error:\n    print(error)"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "MUJOCO_GL": "nonsense"}
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("MUJOCO_GL=nonsense: ")
+    assert done.stdout.count("\n") == 1
+
+
 def test_every_body_has_its_splits():
     assert set(BODIES) == set(SPLITS)
