@@ -5,9 +5,9 @@ import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
+import io
 import json
 import math
-import os
 import re
 import shlex
 import signal
@@ -37,16 +37,12 @@ FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "devi
 class RunConfig:
     """The flags that every algorithm has and no paper mentions."""
 
-    env: str = (
-        "2x3HalfCheetah"  # task: 2x3HalfCheetah, 2-4HalfCheetah, 2x4Ant, DifferentialGame-3, package.module:factory
-    )
+    env: str = "2x3HalfCheetah"  # task, as 2x3HalfCheetah, 2-4HalfCheetah, DifferentialGame-3, module:factory
     seed: Annotated[int, tyro.conf.arg(aliases=["-s"])] = 0  # first seed
     num_runs: int = 0  # seeds to train, seed .. seed + num_runs - 1, shared out among the ranks; 0: one a rank
     exp_name: str = ""  # name of the experiment's folder; default: algorithm and task
     data_dir: str = "data"  # where experiments are kept
-    obs: Literal["own", "farama", "full"] = (
-        "own"  # what an agent sees: its own joints, Farama's default, the whole state
-    )
+    obs: Literal["own", "farama", "full"] = "own"  # agents see their own joints, Farama's default, or the whole state
     legacy_actuators: bool = False  # drive the actuators in the order of the authors' environment, which crosses limbs
     epochs: int = 50  # epochs to train; a finished run goes on where more are asked for
     steps_per_epoch: int = 10_000  # environment steps an epoch, per seed; a test and a row of progress.txt end it
@@ -380,12 +376,18 @@ def parse(
     first.add_argument("--obs", default=config_class.obs)
     known, _ = first.parse_known_args()
     default = config_class(env=known.env, **defaults(known.env, known.obs))
-    with contextlib.ExitStack() as stack:
-        if quiet:  # one rank's --help is enough
-            nothing = stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(contextlib.redirect_stdout(nothing))
-            stack.enter_context(contextlib.redirect_stderr(nothing))
-        config = tyro.cli(config_class, prog=f"{algorithm}.py", description=doc, default=default, use_underscores=True)
+    out, err = (io.StringIO() if quiet else sys.stdout), io.StringIO()  # one rank's --help is enough
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            config = tyro.cli(
+                config_class, prog=f"{algorithm}.py", description=doc, default=default, use_underscores=True
+            )
+    except SystemExit as end:
+        if end.code:  # tyro draws a box of its message under a title: one line of it is asked for here
+            box = [line.strip("│╭╰╮╯─ ") for line in err.getvalue().splitlines()]
+            text = re.sub(r"Error parsing \w+: |For full helptext.*|Argument helptext:.*", "", " ".join(box[1:]))
+            raise ValueError(f"{' '.join(text.split())}; --help explains the flags") from None
+        raise
     name = config.exp_name or f"{algorithm}_{re.sub(r'[^A-Za-z0-9-]+', '-', config.env)}"
     return dataclasses.replace(config, exp_name=name)
 
