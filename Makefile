@@ -5,7 +5,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN_NAME ?= quick_2x3HalfCheetah
-RUN_FLAGS ?= --epochs 8 --steps_per_epoch 1000 --start_steps 1000 --update_after 1000 --num_test_episodes 2
+RUN_FLAGS ?= --epochs 6 --steps_per_epoch 1000 --start_steps 1000 --update_after 1000 --num_test_episodes 2
 
 .PHONY: run setup test check format lock clean
 

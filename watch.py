@@ -44,18 +44,18 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def policy_of(tensors: dict[str, np.ndarray], act_mask: np.ndarray) -> Policy:
-    """obs (S, N, O) -> act (S, N, A) = tanh(relu(obs w_0 + b_0) ... w_l + b_l), zero in padded dims.
+    """obs (S, N, O) -> act (S, N, A) = tanh(w_l ... relu(w_0 obs + b_0) ... + b_l), zero in padded dims.
 
-    KeyError where the tensors are no actors'.
+    pi.<k>.weight (N, out, in) and pi.<k>.bias (N, out) are layer k of every agent. KeyError: not there.
     """
     layers = [(tensors[f"pi.{k}.weight"], tensors[f"pi.{k}.bias"]) for k in range(len(tensors) // 2)]
 
     def act(obs: np.ndarray) -> np.ndarray:
-        x = obs[..., None, :]  # (S, N, 1, O) @ (N, O, H): each agent its own weights
+        x = obs[..., None]  # (N, H, O) @ (S, N, O, 1): each agent its own weights
         for k, (weight, bias) in enumerate(layers):
-            x = x @ weight + bias[:, None]
+            x = weight @ x + bias[..., None]
             x = np.maximum(x, 0) if k < len(layers) - 1 else np.tanh(x)
-        return x[..., 0, :] * act_mask
+        return x[..., 0] * act_mask
 
     return act
 
@@ -71,7 +71,7 @@ def read_policy(run: Path, act_mask: np.ndarray, n_obs: int) -> Policy:
         first, last = tensors["pi.0.weight"], tensors[f"pi.{len(tensors) // 2 - 1}.bias"]
     except (OSError, SafetensorError, KeyError) as error:
         raise ValueError(f"{path}: damaged or no policy ({error}); continue the run, which writes it again") from None
-    have = (*first.shape[:2], last.shape[-1])
+    have = (first.shape[0], first.shape[-1], last.shape[-1])
     need = (act_mask.shape[0], n_obs, act_mask.shape[1])
     if have != need:
         raise ValueError(f"{path}: for {have} agents, observation and action numbers; the environment has {need}")

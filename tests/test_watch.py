@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 import envs
+import i2q_ddpg
 import watch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,19 +25,19 @@ def constant_actor(*act: float) -> dict[str, np.ndarray]:
     n = len(act)
     bias = np.arctanh(np.array(act, np.float32))[:, None]
     return {
-        "pi.0.weight": np.zeros((n, n, 4), np.float32),
+        "pi.0.weight": np.zeros((n, 4, n), np.float32),
         "pi.0.bias": np.ones((n, 4), np.float32),
-        "pi.1.weight": np.zeros((n, 4, 1), np.float32),
+        "pi.1.weight": np.zeros((n, 1, 4), np.float32),
         "pi.1.bias": bias,
     }
 
 
 def homing_actor() -> dict[str, np.ndarray]:
     """Agent i does tanh(-20 x_i): |x_i| and its sign go through two ReLUs."""
-    first, last = np.zeros((2, 2, 2), np.float32), np.zeros((2, 2, 1), np.float32)
+    first, last = np.zeros((2, 2, 2), np.float32), np.zeros((2, 1, 2), np.float32)
     for i in range(2):
-        first[i, i] = [1, -1]
-        last[i, :, 0] = [-20, 20]
+        first[i, :, i] = [1, -1]
+        last[i, 0] = [-20, 20]
     zeros = np.zeros((2, 2), np.float32)
     return {"pi.0.weight": first, "pi.0.bias": zeros, "pi.1.weight": last, "pi.1.bias": zeros[:, :1].copy()}
 
@@ -85,23 +87,16 @@ def test_hidden_layers_are_relu_and_each_agent_has_its_own_weights(tmp_path, cap
     assert 90 < mean < 98  # the anchor of going to the centre is 93.7; staying out on the ring is 29.6
 
 
-def test_the_numpy_policy_is_the_torch_one():
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(0)
-    actor = {
-        "pi.0.weight": rng.normal(size=(3, 5, 8)),
-        "pi.0.bias": rng.normal(size=(3, 8)),
-        "pi.1.weight": rng.normal(size=(3, 8, 2)),
-        "pi.1.bias": rng.normal(size=(3, 2)),
-    }
-    actor = {name: tensor.astype(np.float32) for name, tensor in actor.items()}
-    act_mask = np.array([[True, True], [True, False], [True, True]])
-    obs = rng.normal(size=(4, 3, 5)).astype(np.float32)
-
-    w0, b0, w1, b1 = (torch.from_numpy(tensor) for tensor in actor.values())
-    hidden = torch.relu(torch.einsum("sno,noh->snh", torch.from_numpy(obs), w0) + b0)
-    expected = torch.tanh(torch.einsum("snh,nha->sna", hidden, w1) + b1) * torch.from_numpy(act_mask)
-    np.testing.assert_allclose(watch.policy_of(actor, act_mask)(obs), expected.numpy(), rtol=1e-5, atol=1e-6)
+def test_what_is_watched_acts_like_what_was_trained():
+    env = envs.make("2|4HalfCheetah", [0, 1])  # agent 0 is narrower than agent 1
+    agents = i2q_ddpg.Agents(env, i2q_ddpg.Config(env="2|4HalfCheetah", hid=5, l=2), env.seeds)
+    obs = np.random.default_rng(0).normal(size=env.obs.shape).astype(np.float32) * env.obs_mask
+    with torch.no_grad():
+        trained = agents.pi(torch.from_numpy(obs)[:, :, None])[:, :, 0].numpy()
+    for row in range(2):
+        watched = watch.policy_of(agents.policy(row), env.act_mask)(obs[row : row + 1])
+        np.testing.assert_allclose(watched[0], trained[row], rtol=1e-5, atol=1e-6)
+    assert np.abs(trained).max() > 0.1
 
 
 def test_the_same_seed_plays_the_same_episodes_and_another_seed_others(tmp_path, capsys):
@@ -129,7 +124,7 @@ def test_a_film_has_a_frame_for_every_state_of_every_episode(tmp_path, capsys):
 
 def test_mujoco_is_filmed_without_a_display(tmp_path):
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
-    pi = {"pi.0.weight": np.zeros((2, 6, 3), np.float32), "pi.0.bias": np.ones((2, 3), np.float32)}
+    pi = {"pi.0.weight": np.zeros((2, 3, 6), np.float32), "pi.0.bias": np.ones((2, 3), np.float32)}
     write_run(tmp_path / "run", pi, env="2x3HalfCheetah", test_ep_len=5)
     environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
     film = tmp_path / "film.mp4"
