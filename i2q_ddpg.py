@@ -62,9 +62,7 @@ class Config(RunConfig):
     updates: int = 50  # updates in a block
     act_noise: float = 0.1  # std of exploration noise, in units of the action range [-1, 1]
     rule: Literal["1", "2", "released"] = "1"  # Q's target: (14), (15), or that of the authors' Multi-Agent MuJoCo code
-    lam: float = (
-        0.01  # weight of value against accuracy in the forward model; 0: a mean model, the paper's MBPO baseline
-    )
+    lam: float = 0.01  # weight of value against accuracy in the forward model; 0: a mean model
     forward: Literal["bounded", "residual"] = "residual"  # form of f: clip(s + .1 tanh(net), -1, 1), or s + net
 
     def __post_init__(self) -> None:
@@ -108,7 +106,7 @@ class Agents(Stacks):
 
 
 def value(q: MLP, obs: Tensor, act: Tensor) -> Tensor:
-    """Q(o, a), or Qss(s, s') of a network of successors: (S, N, B)."""
+    """Q(o, a): (S, N, B)."""
     return q(torch.cat([obs, act], -1)).squeeze(-1)
 
 
