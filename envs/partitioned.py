@@ -230,6 +230,7 @@ class PartitionedMujoco(VectorEnv):
         assert sorted(self.drives) == list(range(len(limits))), f"{self.name}: drives {self.drives} of {len(limits)}"
         self.source = real[np.argsort(self.drives)]
         self.centre, self.half = limits.mean(1), (limits[:, 1] - limits[:, 0]) / 2
+        self.scales = bool((np.abs(limits) != 1).any())
 
     def reseed(self, seeds: Sequence[int]) -> None:
         super().reseed(seeds)
@@ -243,7 +244,9 @@ class PartitionedMujoco(VectorEnv):
 
     def _advance(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # float64 as in MaMuJoCo: gymnasium's control cost is computed in the type of the action
-        ctrl = self.centre + self.half * act.reshape(len(act), -1).take(self.source, axis=1).astype(np.float64)
+        ctrl = act.reshape(len(act), -1).take(self.source, axis=1).astype(np.float64)
+        if self.scales:
+            ctrl = self.centre + self.half * ctrl
         rew, terminated = np.empty(len(act)), np.empty(len(act), bool)
         for row, env in enumerate(self.envs):
             _, rew[row], terminated[row], _, _ = env.step(ctrl[row])
