@@ -22,6 +22,7 @@ setup: .venv/.made-from-lock
 .venv/.made-from-lock: requirements.lock
 	@command -v $(PYTHON) >/dev/null || { echo "make setup: no $(PYTHON) on PATH; install Python 3.10 or newer, or name one: make setup PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 10) or sys.exit(f"make setup: {sys.executable} is Python {v[0]}.{v[1]}, too old: 3.10 or newer is needed; name one: make setup PYTHON=/path/to/python3")'
+	@echo "Building .venv: a minute or two, longer where torch comes as its CUDA build"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --requirement requirements.lock
 	@touch $@
