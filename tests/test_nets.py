@@ -1,0 +1,298 @@
+"""Stacked networks against one torch.nn module for each network."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from common import nets
+from common.nets import MLP, Actor, Adam
+from common.seeding import Streams
+
+S, N = 3, 2
+SIZES = {  # input, hidden, output; batch
+    "small": ((3, 5, 4, 2), 7),
+    "no hidden layer": ((3, 2), 7),
+    "a value's": ((9, 96, 96, 1), 100),  # wide enough for oneDNN, with a narrow side
+    "a model's": ((9, 70, 70, 8), 100),
+    "all wide": ((66, 70, 65), 64),
+    "one row": ((9, 70, 8), 1),
+}
+
+
+def stack(sizes: Sequence[int], seeds: Sequence[int] = range(S), n_agents: int = N, dtype=torch.float32) -> MLP:
+    """A stack whose biases are not zero. A seed's parameters depend on that seed alone."""
+    first, last = np.full(n_agents, sizes[0]), np.full(n_agents, sizes[-1])
+    streams = Streams(list(seeds), "weights")
+    net = MLP.glorot(sizes, streams, first, last)
+    for bias in net.biases:
+        bias.copy_(torch.from_numpy(streams.uniform(*bias.shape[1:])))
+    return MLP(sizes, net.flat.detach().to(dtype).requires_grad_())
+
+
+def separate(net: MLP) -> list[nn.Sequential]:
+    """The S * N networks of a stack as modules of their own."""
+    modules = []
+    for s, i in np.ndindex(*net.flat.shape[:2]):
+        layers: list[nn.Module] = []
+        for weight, bias in zip(net.weights, net.biases):
+            linear = nn.Linear(weight.shape[-1], weight.shape[-2], dtype=net.flat.dtype)
+            linear.weight.data.copy_(weight[s, i])
+            linear.bias.data.copy_(bias[s, i])
+            layers += [linear, nn.ReLU()]
+        modules.append(nn.Sequential(*layers[:-1]))
+    return modules
+
+
+def evaluate(modules: list[nn.Sequential], x: Tensor) -> Tensor:
+    return torch.stack([module(part) for module, part in zip(modules, x.flatten(0, 1))]).unflatten(0, x.shape[:2])
+
+
+def flat(modules: list[nn.Sequential], net: MLP, what: str = "data") -> Tensor:
+    """The modules' parameters, or their gradients, laid out as the stack's `flat`, with zeros between."""
+    like = MLP(net.sizes, torch.zeros_like(net.flat.detach()))
+    for k, (weight, bias) in enumerate(zip(like.weights, like.biases)):
+        for at, module in zip(np.ndindex(*net.flat.shape[:2]), modules):
+            weight[at], bias[at] = (getattr(part, what) for part in module[2 * k].parameters())
+    return like.flat
+
+
+def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    """To the last digits of the type, of numbers whose sums have the size of the largest one."""
+    loose = 1e-12 if expected.dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(actual, expected, rtol=loose, atol=loose * float(expected.detach().abs().max()))
+
+
+@pytest.fixture(params=["by slice", "batched"])
+def path(request, monkeypatch):
+    """Both ways through a stack: a CPU's, and a GPU's forced on the CPU."""
+    if request.param == "batched":
+        monkeypatch.setattr(nets, "_forward", nets._forward_batched)
+        monkeypatch.setattr(nets, "_backward", nets._backward_batched)
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("sizes, B", SIZES.values(), ids=SIZES.keys())
+def test_a_stack_equals_separate_modules_in_value_and_both_gradients(sizes, B, dtype, path):
+    net = stack(sizes, dtype=dtype)
+    modules = separate(net)
+    x = random(S, N, B, sizes[0], dtype=dtype).requires_grad_()
+    weight = random(S, N, B, sizes[-1], seed=1, dtype=dtype)
+
+    out = net(x)
+    grad_x, grad_flat = torch.autograd.grad((out * weight).sum(), [x, net.flat])
+
+    expected = evaluate(modules, x)
+    assert_close(out, expected)
+    (expected * weight).sum().backward()
+    assert x.grad is not None
+    assert_close(grad_x, x.grad)
+    assert_close(grad_flat, flat(modules, net, "grad"))
+
+
+@pytest.mark.parametrize("sizes, B", SIZES.values(), ids=SIZES.keys())
+def test_evaluating_without_gradients_gives_the_same_bits(sizes, B):
+    net, x = stack(sizes), random(S, N, B, sizes[0])
+    with torch.no_grad():
+        plain = net(x)
+    assert torch.equal(plain, net(x))
+
+
+@pytest.mark.parametrize("uses", [1, 2, 3])
+def test_a_network_used_several_times_in_a_loss_adds_the_gradients(uses, path):
+    net = stack((3, 5, 2))
+    adam = Adam(net, lr=0.1)
+    for turn in range(3):  # Adam lends one buffer for gradients: what the turn before left there must not come back
+        modules = separate(net)
+        xs = [random(S, N, 7, 3, seed=10 * turn + use) for use in range(uses if turn < 2 else 1)]
+        adam.descend(sum(net(x).square().sum() for x in xs))  # pyright: ignore[reportArgumentType]
+        loss = torch.stack([evaluate(modules, x).square().sum() for x in xs]).sum()
+        loss.backward()
+        assert net.flat.grad is not None
+        assert_close(net.flat.grad, flat(modules, net, "grad"))
+
+
+def test_a_network_fed_with_its_own_output_adds_the_gradients(path):
+    net = stack((3, 5, 3))
+    modules, x = separate(net), random(S, N, 7, 3)
+    adam = Adam(net, lr=0.1)
+    adam.descend(net(net(x)).square().sum())
+    evaluate(modules, evaluate(modules, x)).square().sum().backward()
+    assert net.flat.grad is not None
+    assert_close(net.flat.grad, flat(modules, net, "grad"))
+
+
+def test_a_frozen_stack_passes_gradients_on_and_takes_none(path):
+    net, x = stack((3, 5, 2)), random(S, N, 7, 3).requires_grad_()
+    (expected,) = torch.autograd.grad(net(x).square().sum(), x)
+    loss = net.frozen(x).square().sum()
+    grad_x, grad_flat = torch.autograd.grad(loss, [x, net.flat], allow_unused=True)
+    assert torch.equal(grad_x, expected)
+    assert grad_flat is None
+
+
+def test_a_frozen_stack_has_the_present_weights():
+    net, x = stack((3, 5, 2)), random(S, N, 7, 3)
+    adam, frozen = Adam(net, lr=0.1), net.frozen
+    adam.descend(net(x).square().sum())
+    assert torch.equal(frozen(x), net(x))
+
+
+def test_stacked_layers_start_in_the_range_that_each_would_have_alone():
+    n_in, n_out = np.array([1, 40]), np.array([20, 3])  # agents of unequal width, padded to 40 inputs and 20 outputs
+    net = MLP.glorot([40, 50, 60, 20], Streams(range(30), "weights"), n_in, n_out)
+    rng = torch.Generator().manual_seed(0)
+    for i in range(2):
+        fans = [(n_in[i], 50), (50, 60), (60, n_out[i])]
+        for weight, (fan_in, fan_out) in zip(net.weights, fans):
+            draws = [nn.init.xavier_uniform_(torch.empty(fan_out, fan_in), generator=rng) for _ in range(100)]
+            alone = torch.stack(draws)
+            real = weight.detach()[:, i, :fan_out, :fan_in]
+            assert float(real.abs().max()) == pytest.approx(float(alone.abs().max()), rel=0.03)
+            assert float(real.std()) == pytest.approx(float(alone.std()), rel=0.05)
+            assert abs(float(real.mean())) < 0.1 * float(alone.std())
+
+
+def test_biases_start_at_zero_and_no_two_networks_start_alike():
+    net = MLP.glorot([3, 5, 2], Streams(range(S), "weights"), np.full(N, 3), np.full(N, 2))
+    assert all(not bias.any() for bias in net.biases)
+    assert len({slice.numpy().tobytes() for slice in net.flat.detach().flatten(0, 1)}) == S * N
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_adam_of_a_stack_is_an_adam_for_each_network(dtype):
+    net = stack((3, 16, 2), dtype=dtype)
+    modules = separate(net)
+    adam, adams = Adam(net, lr=1e-2), [torch.optim.Adam(module.parameters(), lr=1e-2) for module in modules]
+    for turn in range(10):
+        x, y = random(S, N, 7, 3, seed=turn, dtype=dtype), random(S, N, 7, 2, seed=100 + turn, dtype=dtype)
+        adam.descend((net(x) - y).square().mean((-1, -2)).sum())
+        for module, own, x_i, y_i in zip(modules, adams, x.flatten(0, 1), y.flatten(0, 1)):
+            own.zero_grad()
+            (module(x_i) - y_i).square().mean().backward()
+            own.step()
+    loose = 1e-10 if dtype == torch.float64 else 1e-5  # of steps that come to 1e-1
+    torch.testing.assert_close(net.flat.detach(), flat(modules, net), rtol=0, atol=loose)
+
+
+def test_polyak_keeps_that_share_of_the_target_and_leaves_the_online_network():
+    online = stack((3, 5, 2))
+    target = online.copy()
+    target.flat.copy_(random(*target.flat.shape))
+    before, there = target.flat.double(), online.flat.detach().double()
+    target.polyak_(online, 0.995)
+    torch.testing.assert_close(target.flat.double(), 0.995 * before + 0.005 * there, rtol=1e-6, atol=1e-7)
+    assert torch.equal(online.flat.detach().double(), there)
+
+
+def test_a_target_network_starts_equal_and_stays_behind():
+    online, x = stack((3, 5, 2)), random(S, N, 7, 3)
+    target = online.copy()
+    before = target(x)
+    assert torch.equal(before, online(x))
+    assert not before.requires_grad
+    Adam(online, lr=0.1).descend(online(x).square().sum())
+    assert torch.equal(target(x), before)
+    assert not torch.equal(online(x), before)
+
+
+def between(net: MLP) -> np.ndarray:
+    """(P,) bool: where no weight and no bias lies."""
+    uses = MLP(net.sizes, torch.zeros_like(net.flat.detach()))
+    for part in (*uses.weights, *uses.biases):
+        part += 1
+    assert float(uses.flat.max()) == 1  # no two layers overlap
+    return uses.flat[0, 0].numpy() == 0
+
+
+def test_every_matrix_starts_on_a_cache_line_of_its_own():
+    net = stack((3, 5, 2))
+    assert all(part.data_ptr() % 64 == 0 for layers in net.slices for layer in layers for part in layer)
+    assert between(net).any()
+
+
+def test_what_lies_between_the_matrices_stays_zero():
+    net = stack((3, 5, 2))
+    target, adam = net.copy(), Adam(net, lr=0.1)
+    gap = between(net)
+    for turn in range(3):
+        x = random(S, N, 7, 3, seed=turn)
+        adam.descend(net(x).square().sum() + net(-x).sum())
+        target.polyak_(net, 0.5)
+    assert not net.flat.detach()[..., gap].any()
+    assert not target.flat[..., gap].any()
+    assert net.flat.detach()[..., ~gap].all()
+
+
+@pytest.mark.parametrize("n_agents", [1, 2])
+@pytest.mark.parametrize("sizes, B", SIZES.values(), ids=SIZES.keys())
+def test_a_seeds_bits_do_not_depend_on_the_seeds_beside_it(sizes, B, n_agents):
+    x, y = random(S, n_agents, B, sizes[0]), random(S, n_agents, B, sizes[-1], seed=1)
+
+    def three_steps(rows: list[int]) -> list[Tensor]:
+        net = stack(sizes, rows, n_agents)
+        target, adam, own = net.copy(), Adam(net, lr=0.1), x[rows].requires_grad_()
+        for _ in range(3):
+            out = net(own)
+            (grad_x,) = torch.autograd.grad((out - y[rows]).square().sum(), own)
+            adam.descend((net(own) - y[rows]).square().sum())
+            target.polyak_(net, 0.9)
+        assert net.flat.grad is not None
+        return [out, grad_x, net.flat.grad, net.flat.detach(), target.flat]  # pyright: ignore
+
+    together = three_steps([0, 1, 2])
+    for row in range(S):
+        for beside, alone in zip(together, three_steps([row])):
+            assert beside[row].detach().numpy().tobytes() == alone[0].detach().numpy().tobytes()
+
+
+@pytest.mark.parametrize("sizes, B", SIZES.values(), ids=SIZES.keys())
+def test_the_actor_is_the_network_for_a_batch_of_one(sizes, B):
+    net, obs = stack(sizes), random(S, N, sizes[0])
+    actor = Actor(net)
+    assert_close(torch.from_numpy(actor(obs.numpy())), net(obs[:, :, None])[:, :, 0].detach())
+
+
+def test_the_actor_follows_the_network_after_refresh():
+    net, obs = stack((3, 5, 2)), random(S, N, 3)
+    actor = Actor(net)
+    before = actor(obs.numpy())
+    Adam(net, lr=0.1).descend(net(obs[:, :, None]).square().sum())
+    actor.refresh()
+    after = torch.from_numpy(actor(obs.numpy()))
+    assert_close(after, net(obs[:, :, None])[:, :, 0].detach())
+    assert np.abs(after.numpy() - before).min() > 1e-3
+
+
+@pytest.mark.parametrize("sizes", [(3, 5, 2), (11, 256, 256, 3)])
+def test_a_seed_acts_the_same_to_the_bit_alone_as_beside_others(sizes):
+    obs = random(S, N, sizes[0]).numpy()
+    together = Actor(stack(sizes))(obs)
+    for row in range(S):
+        assert Actor(stack(sizes, [row]))(obs[row : row + 1]).tobytes() == together[row].tobytes()
+
+
+def test_a_row_of_an_adam_goes_on_in_another_stack():
+    x, y = random(S, N, 7, 3), random(S, N, 7, 2)
+
+    def descend(net: MLP, adam: Adam, rows: list[int]) -> None:
+        adam.descend((net(x[rows]) - y[rows]).square().sum())
+
+    net = stack((3, 5, 2))
+    adam = Adam(net, lr=0.1)
+    descend(net, adam, [0, 1, 2])
+    saved = {k: v.clone() if isinstance(v, Tensor) else v for k, v in adam.state_dict(2).items()}
+    descend(net, adam, [0, 1, 2])
+
+    other = stack((3, 5, 2), seeds=[7])
+    again = Adam(other, lr=0.1)
+    again.load_state_dict(0, saved)
+    descend(other, again, [2])
+    assert torch.equal(other.flat.detach()[0], net.flat.detach()[2])
