@@ -1,0 +1,74 @@
+"""Algorithm files repeat what a paper spells out: what they repeat stays the same, word for word.
+
+A name that two files define must have the same source in both, comments included, or stand in DIFFERS with the reason.
+Where it fails: change the other file too, or list the difference; strike it out again once it is gone.
+"""
+
+import ast
+from itertools import combinations
+
+import pytest
+from test_imports import ALGORITHMS, ROOT
+
+# (file, file): {name: why the two differ}; names in a class as Class.name, a file's and a class's docstring not counted
+DIFFERS = {
+    ("i2q_ddpg", "iddpg"): {
+        "Config.q_lr": "I2Q has more networks that it goes for",
+        "Config.__post_init__": "each checks the flags that it alone has",
+        "Agents.__init__": "I2Q has Qss and f, and what f needs",
+        "update": "the paper's contribution",
+        "defaults": "I2Q's rule, lam and f depend on the family of tasks",
+    },
+}
+PAIRS = [(a, b) for a, b in combinations(sorted(ALGORITHMS), 2) if (a, b) in DIFFERS]
+
+
+def definitions(name: str) -> dict[str, str]:
+    """Source of each function, method, flag and constant of a file, from its first to its last line."""
+    text = (ROOT / f"{name}.py").read_text()
+    lines, found = text.splitlines(), {}
+
+    def collect(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.ClassDef):
+                collect(node.body, f"{prefix}{node.name}.")
+                continue
+            if isinstance(node, ast.FunctionDef):
+                label, start = node.name, min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                label, start = ast.unparse(target), node.lineno
+            else:
+                continue
+            found[prefix + label] = "\n".join(lines[start - 1 : node.end_lineno])
+
+    collect(ast.parse(text).body, "")
+    return found
+
+
+@pytest.mark.parametrize("a, b", PAIRS)
+def test_what_two_algorithm_files_share_is_word_for_word_the_same(a, b):
+    left, right = definitions(a), definitions(b)
+    differ = {name for name in left.keys() & right.keys() if left[name] != right[name]}
+    assert differ - DIFFERS[a, b].keys() == set(), f"{a}.py and {b}.py differ in these"
+
+
+@pytest.mark.parametrize("a, b", PAIRS)
+def test_every_listed_difference_is_there(a, b):
+    left, right = definitions(a), definitions(b)
+    gone = {name for name in DIFFERS[a, b] if name not in left or name not in right or left[name] == right[name]}
+    assert gone == set(), f"{a}.py and {b}.py no longer differ in these: strike them out of DIFFERS"
+
+
+def test_the_comparison_sees_functions_methods_flags_and_their_comments():
+    found = definitions("iddpg")
+    assert {
+        "td_target",
+        "explore",
+        "train",
+        "Agents.pi",
+        "Config.gamma",
+        "q_loss",
+        "Config.__post_init__",
+    } <= found.keys()
+    assert "# discount" in found["Config.gamma"]
