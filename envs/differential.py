@@ -60,7 +60,7 @@ class DifferentialGame(VectorEnv):
         self.path[rows, 0] = self.x[rows]
         self.obs[rows] = self._see()[rows]
 
-    def _advance(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _advance(self, act: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rew = reward(self.x)
         self.x = clip(self.x + STEP * self._push(act[..., 0].astype(np.float64)), -1, 1)
         self.path[np.arange(len(self.x)), np.minimum(self.t + 1, self.max_ep_len)] = self.x

@@ -48,17 +48,20 @@ class ParallelEnvs(VectorEnv):
             self.episode[row] = int(self.rngs[row].integers(2**31))
             self.obs[row] = self._see(self.envs[row].reset(seed=self.episode[row])[0])
 
-    def step(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def step(
+        self, act: np.ndarray, where: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """As VectorEnv.step; truncated also where the ParallelEnv says so."""
         self.cut = np.zeros(len(self.envs), bool)
-        next_obs, rew, terminated, truncated = super().step(act)
+        next_obs, rew, terminated, truncated = super().step(act, where)
         return next_obs, rew, terminated, truncated | self.cut
 
-    def _advance(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _advance(self, act: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         next_obs = np.zeros_like(self.obs)
-        rew, terminated = np.empty(len(act)), np.empty(len(act), bool)
+        rew, terminated = np.zeros(len(act)), np.zeros(len(act), bool)
         self.played[np.arange(len(act)), self.t % self.max_ep_len] = act
-        for row, env in enumerate(self.envs):
+        for row in rows:
+            env = self.envs[row]
             shown, rewards, ends, cuts, _ = env.step(self._joint(act[row]))
             next_obs[row], rew[row] = self._see(shown), np.mean([rewards[agent] for agent in self.agents])
             terminated[row], self.cut[row] = all(ends.values()), any(cuts.values())

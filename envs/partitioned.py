@@ -242,15 +242,15 @@ class PartitionedMujoco(VectorEnv):
             self.envs[row].reset()
         self.obs[rows] = self._see(rows)[rows]
 
-    def _advance(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _advance(self, act: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # float64 as in MaMuJoCo: gymnasium's control cost is computed in the type of the action
         ctrl = act.reshape(len(act), -1).take(self.source, axis=1).astype(np.float64)
         if self.scales:
             ctrl = self.centre + self.half * ctrl
-        rew, terminated = np.empty(len(act)), np.empty(len(act), bool)
-        for row, env in enumerate(self.envs):
-            _, rew[row], terminated[row], _, _ = env.step(ctrl[row])
-        return self._see(range(len(act))), rew, terminated
+        rew, terminated = np.zeros(len(act)), np.zeros(len(act), bool)
+        for row in rows:
+            _, rew[row], terminated[row], _, _ = self.envs[row].step(ctrl[row])
+        return self._see(rows), rew, terminated
 
     def _see(self, rows: Iterable[int]) -> np.ndarray:
         """obs (S, N, O), of which these rows are up to date."""

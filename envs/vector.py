@@ -55,13 +55,18 @@ class VectorEnv:
             self._restart(rows)
         return self.obs
 
-    def step(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def step(
+        self, act: np.ndarray, where: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """One step of every row with act (S, N, A) in [-1, 1], clipped to it.
 
         Returns the true successor (S, N, O) float32, the team reward (S,) float64, terminated (S,) and truncated (S,).
         Nothing restarts by itself: call `reset(terminated | truncated)`. Truncated is the time limit, never terminal.
+        Rows where `where` (S,) is False need no step: it is spared where it costs, and what is returned of them means
+        nothing until they are reset.
         """
-        self.obs, rew, terminated = self._advance(clip(act, -1.0, 1.0))
+        rows = np.arange(len(self.seeds)) if where is None else np.flatnonzero(where)
+        self.obs, rew, terminated = self._advance(clip(act, -1.0, 1.0), rows)
         self.t += 1
         return self.obs, rew, terminated, self.t >= self.max_ep_len
 
@@ -103,8 +108,8 @@ class VectorEnv:
         """Start an episode in these rows; write self.obs[rows]."""
         raise NotImplementedError
 
-    def _advance(self, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """act (S, N, A) in [-1, 1] -> fresh next_obs (S, N, O), rew (S,), terminated (S,)."""
+    def _advance(self, act: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """act (S, N, A) in [-1, 1] -> fresh next_obs (S, N, O), rew (S,), terminated (S,), of which `rows` count."""
         raise NotImplementedError
 
     def _save(self, row: int) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""Test episodes: their own seeds, no noise, one episode a row, and no trace in what trains."""
+
+import numpy as np
+import torch
+
+import envs
+from common.evaluate import episode_seeds, evaluate
+
+
+def push(target: float):
+    """A policy that moves every coordinate towards `target`: obs (S, N, E, O) -> act (S, N, E, 1)."""
+
+    def pi(obs: torch.Tensor) -> torch.Tensor:
+        own = torch.diagonal(obs, dim1=1, dim2=3).transpose(1, 2)[..., None]
+        return ((target - own) * 10).clamp(-1, 1)
+
+    return pi
+
+
+def test_returns_are_those_of_episodes_played_one_by_one():
+    seeds, E, step = (5, 6), 3, 120
+    env = envs.make("DifferentialGame-2", [0] * 6, max_ep_len=20)
+    returns, lengths = evaluate(env, push(0.0), seeds, step, "cpu")
+    assert lengths.tolist() == [[20] * E] * 2
+    for s, seed in enumerate(seeds):
+        for e, episode_seed in enumerate(episode_seeds([seed], step, E)):
+            alone = envs.make("DifferentialGame-2", [episode_seed], max_ep_len=20)
+            obs, total, over = alone.reset(), 0.0, False
+            while not over:
+                act = np.clip(-10 * obs[:, [0, 1], [0, 1]], -1, 1)[..., None]
+                obs, rew, _, truncated = alone.step(act)
+                total, over = total + rew[0], truncated[0]
+            np.testing.assert_allclose(returns[s, e], total, rtol=1e-5)
+
+
+def test_a_seed_is_tested_the_same_alone_as_beside_others_and_anew_at_each_step():
+    def returns(seeds: tuple[int, ...], step: int) -> np.ndarray:
+        env = envs.make("DifferentialGame-2", [0] * (2 * len(seeds)), max_ep_len=10)
+        return evaluate(env, push(0.8), seeds, step, "cpu")[0]
+
+    together = returns((1, 2), 10)
+    assert np.array_equal(together[1:], returns((2,), 10))
+    assert not np.array_equal(together[1:], returns((2,), 20))
+    assert len(np.unique(together)) == 4
+
+
+def test_an_episode_ends_with_its_fall_and_costs_no_step_after_it():
+    env = envs.make("3x1Hopper", [0, 0, 0], max_ep_len=200)
+    stepped = np.zeros(3, int)
+    for row, robot in enumerate(env.envs):  # pyright: ignore[reportAttributeAccessIssue]
+        original = robot.step
+
+        def step(act, row=row, original=original):
+            stepped[row] += 1
+            return original(act)
+
+        robot.step = step
+    returns, lengths = evaluate(env, lambda obs: torch.ones(*obs.shape[:3], 1), (3,), 10, "cpu")
+    assert lengths[0].tolist() == stepped.tolist()
+    assert len(set(lengths[0])) > 1
+    assert lengths.max() < 200
+    alone = envs.make("3x1Hopper", [0], max_ep_len=200)
+    last = episode_seeds((3,), 10, 3)[2]
+    alone.reseed([last])
+    alone.reset()
+    total, over = 0.0, False
+    while not over:
+        _, rew, terminated, _ = alone.step(np.ones((1, 3, 1), np.float32))
+        total, over = total + rew[0], terminated[0]
+    assert returns[0, 2] == total
+
+
+def test_training_and_the_global_generator_are_left_untouched():
+    train, test = (envs.make("StochasticDifferentialGame-2", [7, 7], max_ep_len=10) for _ in range(2))
+    train.reset()
+    before = [repr(train.state_dict(row)) for row in range(2)], torch.get_rng_state()
+    evaluate(test, push(0.0), (7,), 10, "cpu")
+    after = [repr(train.state_dict(row)) for row in range(2)], torch.get_rng_state()
+    assert before[0] == after[0]
+    assert torch.equal(before[1], after[1])
