@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from safetensors.numpy import load, save
 from common.replay import Replay
 
 CHUNK = 10_000  # transitions a replay file; a checkpoint writes at most this many twice
+OURS = re.compile(r"\d+\.json|(\d+|replay_\d+)\.safetensors|\..*\.tmp")  # what may be deleted in a checkpoint's folder
 
 
 class Damaged(Exception):
@@ -37,8 +39,11 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # a write's own error does not say where
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself is on disk only now
@@ -52,6 +57,7 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self.folder = folder
         self.files: dict[str, str] = {}  # replay files known to be whole, with their digests
+        self.last: int | None = None  # the step that was saved or loaded last: what a next one must not delete
 
     def steps(self) -> list[int]:
         """Steps that a checkpoint stands at, oldest first, damaged ones included."""
@@ -62,7 +68,7 @@ class Checkpoints:
     ) -> None:
         """Write the checkpoint of `step`. Raises OSError with the older ones untouched where the disk refuses."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        arrays, values = _flatten(parts)
+        arrays, values = flatten(parts)
         manifest: dict[str, Any] = {"step": step, "values": values, "files": {}}
         if replay is not None:
             first = max(0, replay.count - replay.size)
@@ -79,9 +85,10 @@ class Checkpoints:
         data = save(arrays)
         write_atomic(self.folder / f"{step}.safetensors", data)
         manifest["files"][f"{step}.safetensors"] = _digest(data)
-        manifest["sha256"] = _digest(json.dumps(manifest, sort_keys=True).encode())
-        write_atomic(self.folder / f"{step}.json", json.dumps(manifest, sort_keys=True).encode())
+        manifest["sha256"] = _digest(json.dumps(manifest).encode())
+        write_atomic(self.folder / f"{step}.json", json.dumps(manifest).encode())
         self._tidy(step, set(manifest["files"]))
+        self.last = step
 
     def verify(self, step: int) -> dict[str, Any]:
         """The manifest of `step`. Raises Damaged where it, or a file that it names, is not as it was written."""
@@ -89,7 +96,7 @@ class Checkpoints:
         try:
             manifest = json.loads(path.read_bytes())
             digest = manifest.pop("sha256")
-            if digest != _digest(json.dumps(manifest, sort_keys=True).encode()):
+            if digest != _digest(json.dumps(manifest).encode()):
                 raise Damaged(f"{path}: the checksum does not match")
             for name, digest in manifest["files"].items():
                 if _digest((self.folder / name).read_bytes()) != digest:
@@ -111,19 +118,19 @@ class Checkpoints:
             tail = arrays.pop("replay tail")
             replay.write(row, stop - tail.shape[1], tail)
         self.files = {name: digest for name, digest in manifest["files"].items() if name.startswith("replay_")}
+        self.last = step
         return _unflatten(arrays, manifest["values"])
 
     def _tidy(self, step: int, needed: set[str]) -> None:
-        """Delete what neither this checkpoint nor the one before it needs."""
+        """Delete what neither this checkpoint nor the one that it went on from needs."""
         needed = {f"{step}.json", *needed}
-        older = [other for other in self.steps() if other < step]
-        if older:
-            path = self.folder / f"{older[-1]}.json"
-            with contextlib.suppress(ValueError, KeyError):  # that one may be damaged: there is nothing to keep for it
+        if self.last is not None:
+            path = self.folder / f"{self.last}.json"
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged since: nothing to keep
                 needed |= {path.name, *json.loads(path.read_bytes())["files"]}
-        for path in self.folder.iterdir():
-            if path.name not in needed:
-                path.unlink(missing_ok=True)
+        old = [path for path in self.folder.iterdir() if path.name not in needed and OURS.fullmatch(path.name)]
+        for path in sorted(old, key=lambda path: path.suffix != ".json"):  # no manifest may outlive its files
+            path.unlink(missing_ok=True)
         self.files = {name: digest for name, digest in self.files.items() if name in needed}
 
 
@@ -131,22 +138,22 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _flatten(parts: Mapping[str, Mapping[str, Any]], prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def flatten(parts: Mapping[str, Mapping[str, Any]], prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Split nested state into arrays and JSON values, both under slash-joined names."""
     arrays: dict[str, np.ndarray] = {}
     values: dict[str, Any] = {}
     for name, value in parts.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            more_arrays, more_values = _flatten(value, f"{key}/")
+            more_arrays, more_values = flatten(value, f"{key}/")
             arrays |= more_arrays
             values |= more_values
         elif isinstance(value, torch.Tensor):
-            arrays[key] = np.ascontiguousarray(value.detach().cpu().numpy())
+            arrays[key] = np.asarray(value.detach().cpu().numpy(), order="C")
         elif isinstance(value, np.ndarray):
-            arrays[key] = np.ascontiguousarray(value)
+            arrays[key] = np.asarray(value, order="C")
         else:
-            values[key] = value
+            values[key] = value.item() if isinstance(value, np.generic) else value
     return arrays, values
 
 
