@@ -1,5 +1,6 @@
 """The replay buffers D_i: one per agent and seed, kept as rows of floats."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -32,10 +33,16 @@ class Replay:
         self.size, self.count = size, 0  # transitions stored so far, also those overwritten since
         self.splits = [n_obs, n_act, n_obs, 1, 1]
         shape = (len(seeds), n_agents, size, sum(self.splits))
-        # numpy's zeros take no memory until they are written
-        self.rows = (
-            torch.from_numpy(np.zeros(shape, np.float32)) if device == "cpu" else torch.zeros(shape, device=device)
-        )
+        try:
+            # numpy's zeros take no memory until they are written
+            self.rows = (
+                torch.from_numpy(np.zeros(shape, np.float32)) if device == "cpu" else torch.zeros(shape, device=device)
+            )
+        except (MemoryError, ValueError, RuntimeError):
+            gib = math.prod(shape) * 4 / 2**30
+            raise ValueError(
+                f"--replay_size {size}: {gib:.3g} GiB for {len(seeds)} seeds are more than {device} has"
+            ) from None
         self.streams = Streams(seeds, "replay")
 
     def store(

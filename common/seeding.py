@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-PURPOSES = (
-    "weights",
-    "exploration",
-    "replay",
-)  # the environments' generators belong to them; appended to, never reordered
+# Appended to, never reordered. Key 0 is the environments': for numpy the entropies (s, 0) and s are the same, and the
+# environments' generators, which belong to them, start from s.
+PURPOSES = ("environment", "exploration", "replay", "weights")
 
 
 class Streams:
