@@ -5,15 +5,19 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")  # set by MPICH's, Open MPI's and Slurm's launchers
-LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE")
+# set by the launchers of MPICH, Open MPI and Slurm: how many processes it started, and which of them this is
+LAUNCHERS = (
+    ("PMI_SIZE", "PMI_RANK"),
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+)
 
 
 @dataclass(frozen=True)
 class Ranks:
     rank: int = 0
     size: int = 1
-    local_size: int = 1  # ranks on this host, which share its cores
+    threads: int = 1  # this process's share of its host's cores
     comm: Any = None
 
     @classmethod
@@ -23,9 +27,9 @@ class Ranks:
         Raises ValueError where launcher and MPI library do not match: every process would take itself for rank 0 of 1
         and all would write seed 0.
         """
-        expected = max((int(os.environ[name]) for name in SIZES if os.environ.get(name, "").isdigit()), default=0)
-        if expected == 0:
-            return cls()
+        expected = next((int(os.environ[size]) for size, _ in LAUNCHERS if os.environ.get(size, "").isdigit()), 1)
+        if expected <= 1:
+            return cls(threads=len(_cores()))
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
@@ -40,12 +44,14 @@ class Ranks:
                 f"the launcher started {expected} processes, but MPI counts {comm.size} ({library}): the launcher "
                 "belongs to another MPI; use the mpirun that was installed with mpi4py's library (.venv/bin/mpirun)"
             )
-        local = [int(os.environ[name].split("(")[0]) for name in LOCAL_SIZES if os.environ.get(name)]
-        return cls(comm.rank, comm.size, local[0] if local else comm.size, comm)
+        host = comm.Split_type(MPI.COMM_TYPE_SHARED)
+        cores = set().union(*host.allgather(_cores()))  # a launcher may have bound each rank to cores of its own
+        return cls(comm.rank, comm.size, max(1, len(cores) // host.size), comm)
 
-    def threads(self) -> int:
-        """A fair share of this host's cores."""
-        return max(1, len(os.sched_getaffinity(0)) // self.local_size)
+    @staticmethod
+    def claimed() -> int:
+        """The rank that the launcher says this is: where MPI itself says nothing, one rank is to speak for all."""
+        return next((int(os.environ[rank]) for _, rank in LAUNCHERS if os.environ.get(rank, "").isdigit()), 0)
 
     def wait(self) -> None:
         """Return when every rank is here. Sleeps meanwhile: MPI's own barrier would keep a core busy."""
@@ -53,3 +59,8 @@ class Ranks:
             barrier = self.comm.Ibarrier()
             while not barrier.Test():
                 time.sleep(0.1)
+
+
+def _cores() -> set[int]:
+    """The cores that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

@@ -5,9 +5,12 @@ import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
+import importlib.util
 import io
 import json
 import math
+import os
+import platform
 import re
 import shlex
 import signal
@@ -17,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,10 +29,10 @@ from safetensors.numpy import save
 from torch import Tensor
 from tqdm import tqdm
 
-from common.checkpoint import Checkpoints, Damaged, write_atomic
+from common.checkpoint import Checkpoints, Damaged, flatten, write_atomic
 from common.ranks import Ranks
 
-# flags that may differ between a run and its continuation: they change no number that it computes
+# flags that may differ between a run and its continuation: how long, where, and by what the same numbers are computed
 FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "tensorboard"}
 
 
@@ -58,18 +61,22 @@ class RunConfig:
         count = (1, math.inf)
         within(self, seed=(0, 2**32 - 1), num_runs=(0, math.inf), threads=(0, math.inf), epochs=count, save_freq=count)
         within(self, steps_per_epoch=count, num_test_episodes=count, max_ep_len=count, test_ep_len=count)
+        if "/" in self.exp_name or self.exp_name.startswith("."):
+            raise ValueError(f"--exp_name {self.exp_name!r}: is a folder below --data_dir; no / and no leading dot")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"--device {self.device!r}: known are cpu, cuda and cuda:<number>")
+
+
+DIVERGED = "the update diverged; start anew with a smaller --q_lr or --pi_lr"
 
 
 def within(config: Any, **ranges: tuple[float, float]) -> None:
     """Raise ValueError for a flag outside of its closed range."""
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
-        if not low <= value <= high:
-            raise ValueError(
-                f"--{name} {value}: must be " + (f"{low} or more" if high == math.inf else f"within {low} .. {high}")
-            )
+        if not (low <= value <= high and math.isfinite(value)):
+            limits = f"finite, {low} or more" if high == math.inf else f"within {low} .. {high}"
+            raise ValueError(f"--{name} {value}: must be {limits}")
 
 
 class SeedFailure(Exception):
@@ -80,12 +87,42 @@ class SeedFailure(Exception):
         self.reasons = reasons
 
 
-class Stopped(Exception):
-    """A signal asked this process to end; everything is saved."""
+class Usage(Exception):
+    """A mistake of the user's, in one line; an empty one is said by another rank."""
 
-    def __init__(self, signum: int):
-        super().__init__(signal.Signals(signum).name)
+
+class Stopped(Exception):
+    """A signal asked this process to end."""
+
+    def __init__(self, signum: int, text: str = ""):
+        super().__init__(text or f"stopped by {signal.Signals(signum).name}")
         self.signum = signum
+
+
+class Signals:
+    """What SIGINT, SIGTERM and SIGHUP do: while `held` the first is noted, for a run to save; others end it at once.
+
+    Ending at once is safe anywhere, as files are written whole or not at all.
+    """
+
+    def __init__(self, speaks: bool = True):
+        self.held, self.signum, self.speaks = False, 0, speaks
+        self.before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        for signum, handler in self.before.items():
+            if handler is not signal.SIG_IGN:  # nohup's wish is obeyed
+                signal.signal(signum, self._on_signal)
+
+    def _on_signal(self, signum: int, frame: Any) -> None:
+        if self.signum or not self.held:
+            raise Stopped(signum)
+        self.signum = signum
+        if self.speaks:  # not through sys.stderr, whose lock the interrupted code may hold
+            os.write(2, f"\n{signal.Signals(signum).name}: saving after this step; again to end at once\n".encode())
+
+    def restore(self) -> None:
+        """Give the signals back to whom they belonged."""
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)
 
 
 class Log:
@@ -120,7 +157,8 @@ class Log:
     def row(self, row: int) -> dict[str, float]:
         """The means since the last row of progress.txt."""
         columns = {**_summary("EpRet", self.returns[row]), "EpLen": float(np.mean(self.lengths[row] or [math.nan]))}
-        return columns | {name: float(total[row]) / self.n_updates for name, total in self.sums.items()}
+        count = self.n_updates or math.nan  # an epoch without an update has no losses
+        return columns | {name: float(total[row]) / count for name, total in self.sums.items()}
 
     def clear(self) -> None:
         """Start the next row."""
@@ -157,141 +195,166 @@ class Log:
 
 
 class Folder:
-    """One seed's run folder: locked while it is open, refused where it holds another configuration."""
+    """One seed's run folder, locked while it is entered."""
 
-    def __init__(self, path: Path, config: dict[str, Any]):
-        self.path = path
-        self.progress = path / "progress.txt"
-        self.checkpoints = Checkpoints(path / "checkpoint")
-        path.mkdir(parents=True, exist_ok=True)
-        self.lock = open(path / ".lock", "w")  # noqa: SIM115 (held as long as the folder is)
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"{path}: another process is training in this folder; wait for it or give another --exp_name"
-            ) from None
-        if (path / "config.json").exists():
-            self._compare(config)
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")}
-        data = json.dumps({**config, "versions": versions}, indent=1) + "\n"
-        write_atomic(path / "config.json", data.encode())
+    def __init__(self, config: Any, algorithm: str, seed: int):
+        self.config = {"algorithm": algorithm, **dataclasses.asdict(config), "seed": seed}
+        self.path = Path(config.data_dir) / config.exp_name / f"{config.exp_name}_s{seed}"
+        self.progress = self.path / "progress.txt"
+        self.checkpoints = Checkpoints(self.path / "checkpoint")
 
-    def _compare(self, config: dict[str, Any]) -> None:
+    def conflict(self) -> str:
+        """How its configuration differs from this one; empty where it does not."""
         path = self.path / "config.json"
         try:
-            old = json.loads(path.read_text())
-        except ValueError:
-            raise ValueError(f"{path}: not readable as JSON; mend it or give another --exp_name") from None
-        for name in sorted((set(old) | set(config)) - FREE - {"versions"}):
-            if old.get(name) != config.get(name):
-                raise ValueError(
-                    f"{self.path}: holds a run with {name} = {old.get(name)!r}, not {config.get(name)!r}; "
-                    "give another --exp_name, or the flags of that run"
-                )
+            old = json.loads(path.read_text()) if path.exists() else self.config
+            names = sorted((set(old) | set(self.config)) - FREE - {"versions"})
+            different = [name for name in names if old.get(name) != self.config.get(name)]
+        except (ValueError, TypeError, AttributeError):
+            return f"{path}: not readable as JSON; mend it or give another --exp_name"
+        text = ", ".join(f"{name} {old.get(name)!r}, not {self.config.get(name)!r}" for name in different)
+        return text and f"{self.path}: holds a run with {text}; give the flags of that run, or another --exp_name"
 
-    def rows(self) -> int:
-        """Whole rows of progress.txt, the header not counted."""
-        return max(0, self.progress.read_text().count("\n") - 1) if self.progress.exists() else 0
+    def __enter__(self) -> "Folder":
+        """Make it and lock it. Raises ValueError where another process has it, or where nothing can be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = open(self.path / ".lock", "a+")
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.lock.truncate(0)
+            print(f"process {os.getpid()} on {platform.node()}", file=self.lock, flush=True)
+            return self
+        except BlockingIOError:
+            with self.lock as lock:
+                lock.seek(0)
+                owner = lock.read().strip() or "another process"
+            text = "is training in this folder; wait for it or give another --exp_name"
+            raise ValueError(f"{self.path}: {owner} {text}") from None
+        except OSError as error:
+            raise ValueError(
+                f"--data_dir {self.config['data_dir']!r}: cannot write there ({error}); give another --data_dir"
+            ) from None
+
+    def __exit__(self, *_: Any) -> None:
+        self.lock.close()
+
+    def begin(self, progress: str) -> None:
+        """Write config.json, and set progress.txt back to what it was at a checkpoint: later rows are made again."""
+        versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")}
+        data = json.dumps({**self.config, "versions": versions}, indent=1) + "\n"
+        write_atomic(self.path / "config.json", data.encode())
+        if progress != self.rows():
+            write_atomic(self.progress, progress.encode())
+
+    def rows(self) -> str:
+        """progress.txt as it is."""
+        return self.progress.read_text() if self.progress.exists() else ""
 
     def steps(self, say: Callable[[str], None]) -> list[int]:
         """Steps that an undamaged checkpoint stands at, oldest first."""
-        steps = []
+        steps, damages = [], []
         for step in self.checkpoints.steps():
             try:
                 self.checkpoints.verify(step)
                 steps.append(step)
             except Damaged as damage:
-                say(f"WARNING: damaged checkpoint of step {step}, using the one before it: {damage}")
-        if not steps and self.checkpoints.steps():
-            raise ValueError(
-                f"{self.checkpoints.folder}: every checkpoint is damaged; move the folder away to start over"
-            )
+                damages.append(f"the checkpoint of step {step} is damaged ({damage})")
+        if damages and not steps:
+            raise ValueError(f"{'; '.join(damages)}, and there is no other; move {self.path} away to start over")
+        for damage in damages:
+            say(f"WARNING: {damage}; using that of step {steps[-1]}")
         return steps
 
     def append(self, columns: dict[str, float]) -> None:
-        """Add one row to progress.txt, header first."""
-        new = not self.progress.exists() or self.progress.stat().st_size == 0
-        line = "\t".join(f"{value:.10g}" for value in columns.values()) + "\n"
-        with open(self.progress, "a") as file:
-            file.write(("\t".join(columns) + "\n" if new else "") + line)
-
-    def truncate(self, length: int) -> None:
-        """Cut progress.txt back to what it was at a checkpoint: the rows behind it will be made again."""
-        if self.progress.exists() and self.progress.stat().st_size > length:
-            write_atomic(self.progress, self.progress.read_bytes()[:length])
+        """Add one row to progress.txt. Where columns are new, as losses at the first update, they are nan above it."""
+        header, row = "\t".join(columns), "\t".join(f"{value:.10g}" for value in columns.values())
+        old, *above = self.rows().splitlines() or [""]
+        if old == header:
+            with open(self.progress, "a") as file:
+                file.write(row + "\n")
+        else:
+            cells = [dict(zip(old.split("\t"), line.split("\t"))) for line in above]
+            above = ["\t".join(line.get(name, "nan") for name in columns) for line in cells]
+            write_atomic(self.progress, "".join(f"{line}\n" for line in [header, *above, row]).encode())
 
 
 class Run:
     """A group of seeds that train in step: what an algorithm's `train` is given."""
 
-    def __init__(self, config: Any, seeds: Sequence[int], folders: Sequence[Folder], start: int, ranks: Ranks):
-        self.config, self.seeds, self.folders, self.ranks = config, tuple(seeds), folders, ranks
+    said: ClassVar[set[str]] = set()
+
+    def __init__(
+        self, config: Any, seeds: Sequence[int], folders: Sequence[Folder], start: int, ranks: Ranks, signals: Signals
+    ):
+        self.config, self.seeds, self.folders, self.ranks, self.signals = config, tuple(seeds), folders, ranks, signals
         self.start, self.total = start, config.epochs * config.steps_per_epoch
         self.log = Log(len(seeds))
         self.parts: dict[str, Any] = {}
-        self.actor: Callable[[int], dict[str, np.ndarray]] | None = None
-        self.signum = 0
-        self.bar: Any = None
         self.writers: list[Any] = []
+        self.bar = tqdm(disable=True)
 
     def say(self, text: str) -> None:
-        """Print on rank 0 what every rank would say."""
-        if self.ranks.rank == 0:
+        """Print on rank 0, once, what every rank and group would say."""
+        if self.ranks.rank == 0 and text not in self.said:
+            self.said.add(text)
             _print(text)
 
     def track(self, **parts: Any) -> None:
         """Name what a checkpoint holds, objects with state_dict(row), load_state_dict(row, state), and restore it."""
         self.parts = parts
-        if self.start == 0:
-            for folder in self.folders:
-                folder.truncate(0)
-        for row, folder in enumerate(self.folders if self.start else ()):
+        for row, folder in enumerate(self.folders):
+            if self.start == 0:
+                folder.begin("")
+                continue
             state = folder.checkpoints.load(self.start, parts.get("replay"), row)
             for name, part in parts.items():
                 part.load_state_dict(row, state[name])
             self.log.load_state_dict(row, state["log"], self.config.device)
-            folder.truncate(state["folder"]["progress"])
-        self.start_time = time.monotonic()
+            folder.begin(state["folder"]["progress"])
+        if self.start == 0:
+            self.save(0)  # a disk that cannot be written to is found now, and rows never stand without a checkpoint
         if self.config.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writers = [SummaryWriter(str(f.path / "tensorboard"), purge_step=self.start) for f in self.folders]
+            self.writers = [SummaryWriter(str(f.path / "tensorboard"), purge_step=self.start + 1) for f in self.folders]
 
     def steps(self) -> Iterator[int]:
         """The environment steps still to do, counted from 1; saves between them when it is time or a signal came."""
         every = self.config.save_freq * self.config.steps_per_epoch
-        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         tty = sys.stderr.isatty() and self.ranks.size == 1
         self.bar = tqdm(total=self.total, initial=self.start, unit=" steps", disable=not tty, dynamic_ncols=True)
-        try:
-            for step in range(self.start + 1, self.total + 1):
-                yield step
-                self.bar.update()
-                if step % every == 0 or step == self.total or self.signum:
-                    self.save(step)
-                if self.signum and step < self.total:
-                    raise Stopped(self.signum)
-        finally:
-            self.bar.close()
-            for writer in self.writers:
-                writer.close()
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
+        self.since = self.start, time.monotonic()
+        self.signals.held = True
+        self.check(self.start, observation=self.parts["env"].obs)
+        for step in range(self.start + 1, self.total + 1):
+            yield step
+            self.check(step, observation=self.parts["env"].obs)  # an episode's first, which no step has returned
+            self.bar.update()
+            if step % every == 0 or step == self.total or self.signals.signum:
+                self.save(step)
+            if self.signals.signum and step < self.total:
+                names = " ".join(f"s{seed}" for seed in self.seeds)
+                stop = signal.Signals(self.signals.signum)
+                raise Stopped(stop, f"[{names}] stopped by {stop.name}, saved at step {step}")
 
-    def _on_signal(self, signum: int, frame: Any) -> None:
-        self.signum = signum
+    def close(self) -> None:
+        """End of the steps, whether they are done or not."""
+        self.signals.held = False
+        self.bar.close()
+        for writer in self.writers:
+            writer.close()
 
     def save(self, step: int) -> None:
         """Checkpoint every seed at `step`, and write its policy beside it. Nothing that is not finite is saved."""
         self._check_losses(step)
-        for row, folder in enumerate(self.folders):
-            parts = {name: part.state_dict(row) for name, part in self.parts.items()}
-            parts["log"] = self.log.state_dict(row)
-            parts["folder"] = {"progress": folder.progress.stat().st_size if folder.progress.exists() else 0}
-            folder.checkpoints.save(step, parts, self.parts.get("replay"), row)
-            if "agents" in self.parts:
-                write_atomic(folder.path / "policy.safetensors", save(self.parts["agents"].policy(row)))
+        states = [{name: part.state_dict(row) for name, part in self.parts.items()} for row in range(len(self.seeds))]
+        bad = {row: name for row, state in enumerate(states) for name in _not_finite(state["agents"])[:1]}
+        if bad:
+            raise SeedFailure({row: f"step {step}: {name} is not finite: {DIVERGED}" for row, name in bad.items()})
+        for row, (folder, state) in enumerate(zip(self.folders, states)):
+            state |= {"log": self.log.state_dict(row), "folder": {"progress": folder.rows()}}
+            folder.checkpoints.save(step, state, self.parts.get("replay"), row)
+            write_atomic(folder.path / "policy.safetensors", save(self.parts["agents"].policy(row)))
 
     def check(self, step: int, **arrays: np.ndarray) -> None:
         """Raise SeedFailure where something (S, ...) that this step used is NaN or infinite."""
@@ -306,15 +369,15 @@ class Run:
         for name, total in self.log.sums.items():
             bad = np.flatnonzero(~np.isfinite(total.cpu().numpy()))
             if len(bad):
-                hint = "the update diverged; a smaller --q_lr or --pi_lr may help"
-                raise SeedFailure({int(row): f"step {step}: {name} is {float(total[row])}: {hint}" for row in bad})
+                raise SeedFailure({int(row): f"step {step}: {name} is {float(total[row])}: {DIVERGED}" for row in bad})
 
     def end_epoch(self, step: int, returns: np.ndarray, lengths: np.ndarray) -> None:
         """Write and show one row a seed: the log's means, and the tests' returns and lengths (S, E)."""
         self._check_losses(step)
-        seconds = self.log.time()
-        rate = (step - self.start) / (time.monotonic() - self.start_time)
-        left = _clock((self.total - step) / rate)
+        self.check(step, **{"return of a test episode": returns})
+        seconds, now = self.log.time(), time.monotonic()
+        rate = (step - self.since[0]) / (now - self.since[1])  # of this epoch: early ones without updates are faster
+        left, self.since = _clock((self.total - step) / rate), (step, now)
         for row, folder in enumerate(self.folders):
             log = self.log.row(row)
             episodes = {name: log.pop(name) for name in list(log) if "Ep" in name}
@@ -332,10 +395,7 @@ class Run:
                 + "".join(f"{name} {value:.3g}  " for name, value in log.items())
                 + f"{rate:.0f} steps/s  {left} left"
             )
-            if self.bar is None or self.bar.disable:
-                _print(line)
-            else:
-                self.bar.write(line)
+            _print(line) if self.bar.disable else self.bar.write(line)
         self.log.clear()
 
 
@@ -351,16 +411,20 @@ def main(
     finished; 1: some failed; 2: a usage error; 130 or 143: interrupted, and saved.
     """
     algorithm = Path(sys.argv[0]).stem
-    ranks = Ranks()
     try:
         ranks = Ranks.detect()
         config = parse(config_class, defaults, doc, algorithm, quiet=ranks.rank > 0)
-        status = _train_all(config, train, algorithm, ranks)
     except ValueError as error:
-        status = 2
-        if ranks.rank == 0:
+        if Ranks.claimed() == 0:
             _print(f"{algorithm}.py: {error}", sys.stderr)
-    sys.exit(status)
+        sys.exit(2)
+    signals = Signals(speaks=ranks.rank == 0)
+    try:
+        sys.exit(_train_all(config, train, algorithm, ranks, signals))
+    except Stopped as stop:  # while it waited for the other ranks
+        sys.exit(128 + stop.signum)
+    finally:
+        signals.restore()
 
 
 def parse(
@@ -371,10 +435,13 @@ def parse(
     quiet: bool = False,
 ) -> Any:
     """The configuration of sys.argv: the class's defaults, the task's, the flags. Raises ValueError, SystemExit."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--env", default=config_class.env)
     first.add_argument("--obs", default=config_class.obs)
-    known, _ = first.parse_known_args()
+    try:
+        known, _ = first.parse_known_args()
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{error}; --help explains the flags") from None
     default = config_class(env=known.env, **defaults(known.env, known.obs))
     out, err = (io.StringIO() if quiet else sys.stdout), io.StringIO()  # one rank's --help is enough
     try:
@@ -386,49 +453,84 @@ def parse(
         if end.code:  # tyro draws a box of its message under a title: one line of it is asked for here
             box = [line.strip("│╭╰╮╯─ ") for line in err.getvalue().splitlines()]
             text = re.sub(r"Error parsing \w+: |For full helptext.*|Argument helptext:.*", "", " ".join(box[1:]))
-            raise ValueError(f"{' '.join(text.split())}; --help explains the flags") from None
+            raise ValueError(f"{' '.join(text.split()).rstrip('.')}; --help explains the flags") from None
         raise
     name = config.exp_name or f"{algorithm}_{re.sub(r'[^A-Za-z0-9-]+', '-', config.env)}"
     return dataclasses.replace(config, exp_name=name)
 
 
-def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, ranks: Ranks) -> int:
-    if config.device != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"--device {config.device}: this PyTorch sees no CUDA device; use --device cpu")
-    torch.set_num_threads(config.threads or ranks.threads())
+def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, ranks: Ranks, signals: Signals) -> int:
+    """Train this rank's seeds and wait for the other ranks; the exit status. Rank 0 shows all seeds in a table."""
     seeds = [config.seed + k for k in range(config.num_runs or ranks.size)]
-    status, mine = 0, seeds[ranks.rank :: ranks.size]
+    torch.set_num_threads(config.threads or ranks.threads)
+    status, last_word = 0, ""
     try:
-        folders = {}
-        for seed in mine:
-            path = Path(config.data_dir) / config.exp_name / f"{config.exp_name}_s{seed}"
-            folders[seed] = Folder(path, {"algorithm": algorithm, **dataclasses.asdict(config), "seed": seed})
-        pending = _pending(config, folders)
-        while pending:
-            status = max(status, _train_group(config, train, folders, pending, ranks))
+        status = _train_seeds(config, train, algorithm, ranks, signals, seeds)
     except Stopped as stop:
-        status = 128 + stop.signum
-        if ranks.rank == 0:
-            launcher = f"mpirun -np {ranks.size} " if ranks.size > 1 else ""
-            _print(
-                f"stopped by {stop} and saved; this goes on with it: {launcher}python {shlex.join(sys.argv)}",
-                sys.stderr,
-            )
-    except ValueError as error:
-        status = 2
-        _print(f"{algorithm}.py: {error}", sys.stderr)
+        status, last_word = 128 + stop.signum, str(stop)
+    except Usage as error:
+        status, last_word = 2, f"{algorithm}.py: {error}" if str(error) else ""
     except OSError as error:
-        status = 1
-        _print(
-            f"{algorithm}.py: {error}; checkpoints made before it are whole: mend it and give the command again",
-            sys.stderr,
-        )
+        mend = "what was saved before is whole: make room or mend it, and give the command again"
+        status, last_word = 1, f"{algorithm}.py: {error}; {mend}"
     except Exception:  # a defect of ours: the other ranks go on, the status tells
-        status = 1
-        _print(traceback.format_exc(), sys.stderr)
+        status, last_word = 1, traceback.format_exc()
+    if last_word:
+        _print(last_word, sys.stderr)
+    signals.held = True  # a signal that comes now lets the others save
     ranks.wait()
-    if ranks.rank == 0 and status < 128:
+    if signals.signum and ranks.size > 1:  # this rank may have had nothing left to do, but others had
+        status = 128 + signals.signum
+    if ranks.rank == 0 and status > 128:
+        mpirun = Path(sys.executable).with_name("mpirun")
+        launcher = [str(mpirun if mpirun.exists() else "mpirun"), "-np", str(ranks.size)] if ranks.size > 1 else []
+        _print(f"to go on: {shlex.join([*launcher, *sys.orig_argv])}", sys.stderr)
+    elif ranks.rank == 0 and status < 2:
         _print(_table(config, seeds))
+    return status
+
+
+def _train_seeds(
+    config: Any,
+    train: Callable[[Any, Run], None],
+    algorithm: str,
+    ranks: Ranks,
+    signals: Signals,
+    seeds: Sequence[int],
+) -> int:
+    """Train this rank's share of the seeds, group after group: 0, or 1 if some failed. Raises Usage, Stopped."""
+    if config.device != "cpu" and int(config.device[5:] or 0) >= torch.cuda.device_count():
+        raise Usage(f"--device {config.device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise Usage("--tensorboard: it is not installed; pip install tensorboard")
+    mine = seeds[ranks.rank :: ranks.size]
+    for seed in seeds:  # all ranks look at all of them, so that none starts where another one refuses
+        if conflict := Folder(config, algorithm, seed).conflict():
+            raise Usage(conflict if seed in mine else "")
+    status = 0
+    with contextlib.ExitStack() as stack:
+        try:
+            folders = {seed: stack.enter_context(Folder(config, algorithm, seed)) for seed in mine}
+            pending = _pending(config, folders)
+        except ValueError as error:
+            raise Usage(str(error)) from None
+        while pending:
+            start, group = pending.pop(0)
+            run = Run(config, group, [folders[seed] for seed in group], start, ranks, signals)
+            try:
+                train(config, run)
+            except SeedFailure as failure:
+                status = 1
+                for row, reason in failure.reasons.items():
+                    _print(f"[s{group[row]}] failed: {reason} (up to its last checkpoint it is kept)", sys.stderr)
+                rest = {seed: folders[seed] for row, seed in enumerate(group) if row not in failure.reasons}
+                pending = [*_pending(config, rest), *pending]
+            except ValueError as error:
+                if signals.held:  # raised by a step: no mistake in the flags
+                    raise
+                raise Usage(str(error)) from None
+            finally:
+                run.close()
     return status
 
 
@@ -436,11 +538,17 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
     """(step, seeds) of every group still to train: seeds that can go on from the same step go on together."""
     total, at = config.epochs * config.steps_per_epoch, {}
     for seed, folder in folders.items():
-        steps = folder.steps(lambda text, seed=seed: _print(f"[s{seed}] {text}", sys.stderr)) or [0]
-        if steps[-1] >= total or (steps == [0] and folder.rows() >= config.epochs):
-            _print(f"[s{seed}] finished already: {folder.path}")
+        steps = folder.steps(lambda text, seed=seed: _print(f"[s{seed}] {text}", sys.stderr))
+        epochs = max(0, folder.rows().count("\n") - 1)
+        if (steps and steps[-1] >= total) or (not steps and epochs >= config.epochs):
+            _print(f"[s{seed}] finished already: {folder.path}; a larger --epochs would go on")
+        elif epochs and not steps:
+            raise ValueError(
+                f"{folder.path}: its checkpoint is gone, so it cannot go on from epoch {epochs}; "
+                "move it away to start over, or give another --exp_name"
+            )
         else:
-            at[seed] = steps
+            at[seed] = steps or [0]
     common = set.intersection(*map(set, at.values())) if at else set()
     if common:
         at = {seed: [max(common)] for seed in at}
@@ -453,53 +561,30 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
     return sorted(groups.items())
 
 
-def _train_group(
-    config: Any,
-    train: Callable[[Any, Run], None],
-    folders: dict[int, Folder],
-    pending: list[tuple[int, list[int]]],
-    ranks: Ranks,
-) -> int:
-    """Train the first pending group; seeds that fail are left out, the rest queued again from their checkpoints."""
-    start, seeds = pending.pop(0)
-    try:
-        train(config, Run(config, seeds, [folders[seed] for seed in seeds], start, ranks))
-        return 0
-    except SeedFailure as failure:
-        for row, reason in failure.reasons.items():
-            _print(
-                f"[s{seeds[row]}] failed: {reason}; its last checkpoint is kept in {folders[seeds[row]].path}",
-                sys.stderr,
-            )
-        rest = {seed: folders[seed] for row, seed in enumerate(seeds) if row not in failure.reasons}
-        pending[:0] = _pending(config, rest)
-        return 1
-
-
 def _table(config: Any, seeds: Sequence[int]) -> str:
-    """The last test return of every seed, on whichever rank it was trained, and their mean, IQM and spread."""
-    parent = Path(config.data_dir) / config.exp_name
-    scores: dict[int, tuple[str, float]] = {}
+    """The last test return of every seed, whoever trained it, and mean, IQM and spread of those that finished.
+
+    The interquartile mean leaves out the lower and the upper quarter.
+    """
+    total, parent = config.epochs * config.steps_per_epoch, Path(config.data_dir) / config.exp_name
+    lines, scores = [], []
     for seed in seeds:
-        with contextlib.suppress(OSError, IndexError, ValueError):
+        try:
             header, *rows = (parent / f"{config.exp_name}_s{seed}" / "progress.txt").read_text().splitlines()
-            row = dict(zip(header.split("\t"), rows[-1].split("\t"), strict=True))
-            scores[seed] = row["TotalEnvInteracts"], float(row["AverageTestEpRet"])
-    lines = [f"{config.exp_name}: mean return of the last test episodes", f"{'seed':>8} {'steps':>10} {'return':>12}"]
-    lines += [
-        f"{seed:>8} {scores[seed][0]:>10} {scores[seed][1]:>12.2f}" if seed in scores else f"{seed:>8} none"
-        for seed in seeds
-    ]
-    values = np.sort([score for _, score in scores.values()])
-    if len(values):
-        cut = len(values) // 4
-        iqm = values[cut : len(values) - cut].mean()
+            row = dict(zip(header.split("\t"), rows[-1].split("\t")))
+            step, score = int(row["TotalEnvInteracts"]), float(row["AverageTestEpRet"])
+        except (OSError, ValueError, IndexError, KeyError):
+            step, score = 0, math.nan
+        lines.append(f"{seed:>8} {step:>10} {score:>12.2f}" + ("" if step >= total else "  unfinished"))
+        scores += [score] if step >= total else []
+    if len(scores) > 1:
+        values, cut = np.sort(scores), len(scores) // 4
         lines.append(
-            f"mean {values.mean():.2f}   IQM {iqm:.2f}   std {values.std(ddof=1) if len(values) > 1 else 0.0:.2f}   "
-            f"min {values[0]:.2f}   max {values[-1]:.2f}"
+            f"mean {values.mean():.2f}   IQM {values[cut : len(values) - cut].mean():.2f}   "
+            f"std {values.std(ddof=1):.2f}   min {values[0]:.2f}   max {values[-1]:.2f}"
         )
-    lines.append(f"curve: python plot.py {parent}")
-    return "\n".join(lines)
+    title = f"{config.exp_name}: mean return of the last test episodes"
+    return "\n".join([title, f"{'seed':>8} {'steps':>10} {'return':>12}", *lines, f"curve: python plot.py {parent}"])
 
 
 def _summary(name: str, values: Sequence[float]) -> dict[str, float]:
@@ -511,6 +596,11 @@ def _summary(name: str, values: Sequence[float]) -> dict[str, float]:
         f"Max{name}": array.max(),
         f"Min{name}": array.min(),
     }
+
+
+def _not_finite(state: dict[str, Any]) -> list[str]:
+    """Names of the arrays that hold a NaN or an infinity."""
+    return [name for name, array in flatten(state)[0].items() if not np.isfinite(array).all()]
 
 
 def _first_bad(array: np.ndarray) -> str:
