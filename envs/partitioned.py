@@ -330,7 +330,8 @@ def _robots(body: str, split: str, count: int) -> list[Any]:
     module, cls, kwargs = BODIES[body]
     make = getattr(load(f"gymnasium.envs.mujoco.{module}"), cls)
     if SPLITS[body]:
-        return [make(**kwargs, render_mode="rgb_array") for _ in range(count)]
+        # the default camera stands still, and a fast robot leaves its picture within 50 steps
+        return [make(**kwargs, render_mode="rgb_array", camera_name="track") for _ in range(count)]
     maker = load("gymnasium_robotics.envs.multiagent_mujoco.many_segment_swimmer")
     agents, segments = map(int, split.split("x"))
     with tempfile.TemporaryDirectory() as folder:
