@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 import envs
 
 Policy = Callable[[np.ndarray], np.ndarray]
+Layers = list[tuple[np.ndarray, np.ndarray]]  # (weight, bias) of each layer
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -43,21 +44,36 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
+def layers_of(tensors: dict[str, np.ndarray], name: str) -> Layers:
+    """<name>.<k>.weight (N, out, in) and <name>.<k>.bias (N, out) for every layer k. KeyError: not there."""
+    depth = max(1, sum(key.startswith(f"{name}.") for key in tensors) // 2)
+    return [(tensors[f"{name}.{k}.weight"], tensors[f"{name}.{k}.bias"]) for k in range(depth)]
+
+
+def perceptron(layers: Layers, x: np.ndarray) -> np.ndarray:
+    """x (S, N, I) -> w_l ... relu(w_0 x + b_0) ... + b_l (S, N, O), each agent its own weights."""
+    x = x[..., None]  # (N, H, I) @ (S, N, I, 1)
+    for weight, bias in layers[:-1]:
+        x = np.maximum(weight @ x + bias[..., None], 0)
+    weight, bias = layers[-1]
+    return (weight @ x)[..., 0] + bias
+
+
 def policy_of(tensors: dict[str, np.ndarray], act_mask: np.ndarray) -> Policy:
-    """obs (S, N, O) -> act (S, N, A) = tanh(w_l ... relu(w_0 obs + b_0) ... + b_l), zero in padded dims.
+    """obs (S, N, O) -> act (S, N, A) = tanh(pi(obs)), zero in padded dims. KeyError: no policy.
 
-    pi.<k>.weight (N, out, in) and pi.<k>.bias (N, out) are layer k of every agent. KeyError: not there.
+    D3G's file has no pi but tau and inverse: act = tanh(inverse(obs, obs + tau(obs))).
     """
-    layers = [(tensors[f"pi.{k}.weight"], tensors[f"pi.{k}.bias"]) for k in range(len(tensors) // 2)]
+    if "tau.0.weight" in tensors:
+        tau, inverse = layers_of(tensors, "tau"), layers_of(tensors, "inverse")
 
-    def act(obs: np.ndarray) -> np.ndarray:
-        x = obs[..., None]  # (N, H, O) @ (S, N, O, 1): each agent its own weights
-        for k, (weight, bias) in enumerate(layers):
-            x = weight @ x + bias[..., None]
-            x = np.maximum(x, 0) if k < len(layers) - 1 else np.tanh(x)
-        return x[..., 0] * act_mask
+        def act(obs: np.ndarray) -> np.ndarray:
+            goal = obs + perceptron(tau, obs)
+            return np.tanh(perceptron(inverse, np.concatenate([obs, goal], -1))) * act_mask
 
-    return act
+        return act
+    pi = layers_of(tensors, "pi")
+    return lambda obs: np.tanh(perceptron(pi, obs)) * act_mask
 
 
 def read_policy(run: Path, act_mask: np.ndarray, n_obs: int) -> Policy:
@@ -68,7 +84,8 @@ def read_policy(run: Path, act_mask: np.ndarray, n_obs: int) -> Policy:
     try:
         tensors = load_file(path)
         policy = policy_of(tensors, act_mask)
-        first, last = tensors["pi.0.weight"], tensors[f"pi.{len(tensors) // 2 - 1}.bias"]
+        sees, acts = ("tau", "inverse") if "tau.0.weight" in tensors else ("pi", "pi")
+        first, last = layers_of(tensors, sees)[0][0], layers_of(tensors, acts)[-1][1]
     except (OSError, SafetensorError, KeyError) as error:
         raise ValueError(f"{path}: damaged or no policy ({error}); continue the run, which writes it again") from None
     have = (first.shape[0], first.shape[-1], last.shape[-1])
