@@ -1,0 +1,220 @@
+"""I2Q without a forward model: the value of the best known successor is an expectile, and no successor is proposed.
+
+Agent i sees its own o_i (written s), acts a_i and shares the team's reward r. It learns the value Qss(s, s') of moving
+to a successor and the upper expectile V(s) of that value over the successors in its replay, which stands in for the
+maximum over all successors that the team can reach. Two published forms, named apart (--form):
+
+b7        the paper's appendix B.7: Qss -> r + gamma V(s'); V is an expectile of Qss; Q -> max(Q', Qss'(s, s')).
+released  the authors' full-observation code: V is an expectile of Qss'; Q is DDPG's own; a second critic Q2 regresses
+          to the better of r + gamma V(s') and its own DDPG target; the policy climbs (Q + Q2) / 2.
+
+Paper: Jiang & Lu 2022, "I2Q: A Fully Decentralized Q-Learning Algorithm", NeurIPS. Its sections 1-5 were not at hand,
+its appendix was. The expectile as a soft maximum is that of Kostrikov et al. 2022, "Offline Reinforcement Learning with
+Implicit Q-Learning".
+
+Departures:
+- B.7 does not spell terminal states out: V(s') counts as zero there, as in the released code.
+- The released code runs an update's five steps in no set order; here they run Qss, V, Q, Q2, policy.
+- tau_expectile .6 is the middle of the three that the released code was run with (.55, .6, .65); B.7's is not known.
+- Agents draw their batches apart, each from its own replay.
+- Test episodes start from their own seeds and leave training untouched.
+
+mpirun -np 5 python i2q_expectile.py --env 2x3HalfCheetah trains five seeds side by side. Ranks are independent runs:
+unlike Spinning Up's MPI, which averages the gradients of one run, nothing is shared between them.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import envs
+from common.evaluate import evaluate
+from common.nets import MLP, Actor, Adam, Stacks
+from common.replay import Batch, Replay
+from common.runs import Run, RunConfig, main, within
+from common.seeding import Streams
+
+
+@dataclass(frozen=True)
+class Config(RunConfig):
+    hid: int = 256  # units of a hidden layer
+    l: int = 2  # hidden layers of every network
+    gamma: float = 0.99  # discount of a step
+    polyak: float = 0.995  # what a target network keeps of itself in an update
+    pi_lr: float = 1e-3  # Adam's step size for the policy
+    q_lr: float = 1e-3  # Adam's step size for values
+    batch_size: int = 100  # transitions per update, per seed and agent
+    replay_size: int = 500_000  # transitions that an agent remembers
+    start_steps: int = 10_000  # environment steps with uniform actions, per seed
+    uniform_every: int = 0  # episodes: every so many-th acts uniformly for the whole run; 0: none does
+    update_after: int = 1_000  # environment steps before the first update
+    update_every: int = 50  # environment steps between blocks of updates
+    updates: int = 50  # updates in a block
+    act_noise: float = 0.1  # std of exploration noise, in units of the action range [-1, 1]
+    form: Literal["b7", "released"] = "b7"  # that of the paper's appendix B.7, or of the authors' full-observation code
+    tau_expectile: float = 0.6  # expectile of Qss that V learns: .5 is the mean, towards 1 the maximum
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        more = (0, float("inf"))
+        within(self, gamma=(0, 1), polyak=(0, 1), act_noise=more, pi_lr=more, q_lr=more, tau_expectile=(0, 1))
+        within(self, start_steps=more, uniform_every=more, update_after=more)
+        one = (1, float("inf"))
+        within(self, hid=one, l=one, batch_size=one, replay_size=one, update_every=one, updates=one)
+
+
+class Agents(Stacks):
+    """The networks of S seeds times N agents: policy pi, values Q, Qss and V; "released" has Q2 and pi's target too."""
+
+    def __init__(self, env: envs.VectorEnv, cfg: Config, seeds: tuple[int, ...]):
+        streams, hidden = Streams(seeds, "weights"), [cfg.hid] * cfg.l
+        n_obs, n_act = env.obs_mask.sum(-1), env.act_mask.sum(-1)  # (N,) what each agent really has
+        one = np.ones_like(n_obs)
+        self.act_mask = torch.tensor(env.act_mask, dtype=torch.float32, device=cfg.device)[:, None]
+        self.pi_net = MLP.glorot([env.n_obs, *hidden, env.n_act], streams, n_obs, n_act, cfg.device)
+        self.q = MLP.glorot([env.n_obs + env.n_act, *hidden, 1], streams, n_obs + n_act, one, cfg.device)
+        self.qss = MLP.glorot([2 * env.n_obs, *hidden, 1], streams, 2 * n_obs, one, cfg.device)
+        self.v = MLP.glorot([env.n_obs, *hidden, 1], streams, n_obs, one, cfg.device)
+        self.q_targ, self.qss_targ = self.q.copy(), self.qss.copy()
+        self.pi_adam, self.q_adam = Adam(self.pi_net, cfg.pi_lr), Adam(self.q, cfg.q_lr)
+        self.qss_adam, self.v_adam = Adam(self.qss, cfg.q_lr), Adam(self.v, cfg.q_lr)
+        if cfg.form == "released":
+            self.q2 = MLP.glorot([env.n_obs + env.n_act, *hidden, 1], streams, n_obs + n_act, one, cfg.device)
+            self.pi_targ, self.q2_targ, self.q2_adam = self.pi_net.copy(), self.q2.copy(), Adam(self.q2, cfg.q_lr)
+
+    def pi(self, obs: Tensor, net: MLP | None = None) -> Tensor:
+        """tanh(net(o)) in [-1, 1], zero in padded dims: (S, N, B, A)."""
+        return torch.tanh((net or self.pi_net)(obs)) * self.act_mask
+
+
+def value(q: MLP, obs: Tensor, act: Tensor) -> Tensor:
+    """Q(o, a): (S, N, B)."""
+    return q(torch.cat([obs, act], -1)).squeeze(-1)
+
+
+def td_target(agents: Agents, batch: Batch, next_obs: Tensor, gamma: float) -> Tensor:
+    """y = r + gamma (1 - d) Q'(o', pi'(o')): (S, N, B). Lillicrap et al. 2016, Algorithm 1."""
+    next_q = value(agents.q_targ, next_obs, agents.pi(next_obs, agents.pi_targ))
+    return batch.rew + gamma * (1 - batch.terminated) * next_q
+
+
+def qss_target(agents: Agents, batch: Batch, gamma: float) -> Tensor:
+    """y = r + gamma (1 - d) V(s'): (S, N, B). Both forms; V has no target network."""
+    return batch.rew + gamma * (1 - batch.terminated) * agents.v(batch.next_obs).squeeze(-1)
+
+
+def v_loss(agents: Agents, batch: Batch, cfg: Config) -> Tensor:
+    """|tau - 1(u < 0)| u^2 with u = sg(Qss(s, s')) - V(s), Qss' if released: (S, N, B)."""
+    qss = agents.qss_targ if cfg.form == "released" else agents.qss.frozen
+    u = value(qss, batch.obs, batch.next_obs).detach() - agents.v(batch.obs).squeeze(-1)
+    return (cfg.tau_expectile - (u < 0).to(u.dtype)).abs() * u.square()
+
+
+def q_target(agents: Agents, batch: Batch, cfg: Config) -> Tensor:
+    """B.7: y = max(Q'(s, a), Qss'(s, s')). Released: DDPG's own target. (S, N, B)."""
+    if cfg.form == "released":
+        return td_target(agents, batch, batch.next_obs, cfg.gamma)
+    seen = value(agents.qss_targ, batch.obs, batch.next_obs)
+    return torch.maximum(value(agents.q_targ, batch.obs, batch.act), seen)
+
+
+def q2_target(agents: Agents, batch: Batch, gamma: float) -> Tensor:
+    """Released only: y = r + gamma (1 - d) max(V(s'), Q2'(s', pi'(s'))): (S, N, B)."""
+    next_v = agents.v(batch.next_obs).squeeze(-1)
+    next_q = value(agents.q2_targ, batch.next_obs, agents.pi(batch.next_obs, agents.pi_targ))
+    return batch.rew + gamma * (1 - batch.terminated) * torch.maximum(next_v, next_q)
+
+
+def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
+    """One step of every network of every agent on its own batch; returns diagnostics, each (S, N).
+
+    Losses are means over the batch and sums over seeds and agents: every network gets the gradient it would have alone.
+    """
+    with torch.no_grad():
+        y = qss_target(agents, batch, cfg.gamma)
+    loss_qss = (value(agents.qss, batch.obs, batch.next_obs) - y).square().mean(-1)
+    agents.qss_adam.descend(loss_qss.sum())
+
+    loss_v = v_loss(agents, batch, cfg).mean(-1)
+    agents.v_adam.descend(loss_v.sum())
+
+    with torch.no_grad():
+        y = q_target(agents, batch, cfg)
+    q = value(agents.q, batch.obs, batch.act)
+    loss_q = (q - y).square().mean(-1)
+    agents.q_adam.descend(loss_q.sum())
+    losses = {"LossQ": loss_q, "LossQss": loss_qss, "LossV": loss_v}
+
+    if cfg.form == "released":
+        with torch.no_grad():
+            y = q2_target(agents, batch, cfg.gamma)
+        loss_q2 = (value(agents.q2, batch.obs, batch.act) - y).square().mean(-1)
+        agents.q2_adam.descend(loss_q2.sum())
+        losses["LossQ2"] = loss_q2
+
+    act = agents.pi(batch.obs)
+    climbed = value(agents.q.frozen, batch.obs, act)
+    if cfg.form == "released":
+        climbed = (climbed + value(agents.q2.frozen, batch.obs, act)) / 2
+    loss_pi = -climbed.mean(-1)
+    agents.pi_adam.descend(loss_pi.sum())
+
+    agents.q_targ.polyak_(agents.q, cfg.polyak)
+    agents.qss_targ.polyak_(agents.qss, cfg.polyak)
+    if cfg.form == "released":
+        agents.q2_targ.polyak_(agents.q2, cfg.polyak)
+        agents.pi_targ.polyak_(agents.pi_net, cfg.polyak)
+    return {"LossPi": loss_pi, **losses, "QVals": q.mean(-1)}
+
+
+def explore(
+    cfg: Config, pi: np.ndarray, act_mask: np.ndarray, step: int, episode: np.ndarray, noise: Streams
+) -> np.ndarray:
+    """clip(pi + act_noise N(0, 1), -1, 1), or U(-1, 1) at the start and in each uniform_every-th episode: (S, N, A)."""
+    noisy = np.clip(pi + cfg.act_noise * noise.normal(*act_mask.shape), -1, 1)
+    uniform = noise.uniform(*act_mask.shape)
+    turn = episode % cfg.uniform_every == 0 if cfg.uniform_every else np.zeros(len(episode), bool)
+    return np.where((turn | (step <= cfg.start_steps))[:, None, None], uniform, noisy) * act_mask
+
+
+def train(cfg: Config, run: Run) -> None:
+    """Train the seeds of `run` from where its checkpoint stands."""
+    env = envs.make(cfg.env, run.seeds, obs=cfg.obs, max_ep_len=cfg.max_ep_len, legacy_actuators=cfg.legacy_actuators)
+    test_seeds = [seed for seed in run.seeds for _ in range(cfg.num_test_episodes)]
+    test_env = envs.make(
+        cfg.env, test_seeds, obs=cfg.obs, max_ep_len=cfg.test_ep_len, legacy_actuators=cfg.legacy_actuators
+    )
+    run.say(env.table())
+    agents = Agents(env, cfg, run.seeds)
+    actor = Actor(agents.pi_net)
+    replay = Replay(run.seeds, env.n_agents, env.n_obs, env.n_act, cfg.replay_size, cfg.device)
+    noise = Streams(run.seeds, "exploration")
+    env.reset()
+    run.track(env=env, agents=agents, replay=replay, noise=noise)
+    actor.refresh()
+    for step in run.steps():
+        obs = env.obs
+        act = explore(cfg, np.tanh(actor(obs)), env.act_mask, step, run.log.episode, noise)
+        next_obs, rew, terminated, truncated = env.step(act)
+        run.check(step, action=act, observation=next_obs, reward=rew)
+        replay.store(obs, act, next_obs, rew, terminated)
+        run.log.step(rew, terminated | truncated)
+        env.reset(terminated | truncated)
+        if step >= cfg.update_after and step % cfg.update_every == 0:
+            for batch in replay.sample(cfg.batch_size, cfg.updates):
+                run.log.update(update(agents, batch, cfg))
+            actor.refresh()
+        if step % cfg.steps_per_epoch == 0:
+            run.end_epoch(step, *evaluate(test_env, agents.pi, run.seeds, step, cfg.device))
+
+
+def defaults(env: str, obs: str) -> dict[str, Any]:
+    """The settings that the paper used with a task, where they differ from Config's."""
+    return envs.schedule(env, obs)
+
+
+if __name__ == "__main__":
+    main(Config, defaults, train, __doc__)
