@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,9 @@ class Ranks:
         if expected <= 1:
             return cls(threads=len(_cores()))
         try:
-            from mpi4py import MPI
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # of a strange launcher: it is refused below
+                from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
             raise ValueError(
                 f"started as one of {expected} processes, but mpi4py does not load ({error}): "
@@ -39,7 +42,7 @@ class Ranks:
             ) from None
         comm = MPI.COMM_WORLD
         if comm.size != expected:
-            library = MPI.Get_library_version().split("\n")[0].strip("\0 ")
+            library = " ".join(MPI.Get_library_version().split("\n")[0].strip("\0 ").split())
             raise ValueError(
                 f"the launcher started {expected} processes, but MPI counts {comm.size} ({library}): the launcher "
                 "belongs to another MPI; use the mpirun that was installed with mpi4py's library (.venv/bin/mpirun)"

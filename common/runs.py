@@ -54,7 +54,7 @@ class RunConfig:
     test_ep_len: int = 1000  # steps after which a test episode is truncated
     save_freq: int = 1  # epochs between checkpoints
     device: str = "cpu"  # where to train: cpu, cuda, cuda:1
-    threads: int = 0  # threads of this process; 0: cores of this host / ranks on it
+    threads: int = 0  # threads of this process; 0: as many as the run began with, at first cores / ranks of this host
     tensorboard: bool = False  # also write TensorBoard's event files
 
     def __post_init__(self) -> None:
@@ -202,12 +202,14 @@ class Folder:
         self.path = Path(config.data_dir) / config.exp_name / f"{config.exp_name}_s{seed}"
         self.progress = self.path / "progress.txt"
         self.checkpoints = Checkpoints(self.path / "checkpoint")
+        self.threads = 0  # that the run began with: with more or fewer, sums are taken in another order
 
     def conflict(self) -> str:
         """How its configuration differs from this one; empty where it does not."""
         path = self.path / "config.json"
         try:
             old = json.loads(path.read_text()) if path.exists() else self.config
+            self.threads = int(old.get("threads", 0))
             names = sorted((set(old) | set(self.config)) - FREE - {"versions"})
             different = [name for name in names if old.get(name) != self.config.get(name)]
         except (ValueError, TypeError, AttributeError):
@@ -241,7 +243,7 @@ class Folder:
     def begin(self, progress: str) -> None:
         """Write config.json, and set progress.txt back to what it was at a checkpoint: later rows are made again."""
         versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")}
-        data = json.dumps({**self.config, "versions": versions}, indent=1) + "\n"
+        data = json.dumps({**self.config, "threads": self.threads, "versions": versions}, indent=1) + "\n"
         write_atomic(self.path / "config.json", data.encode())
         if progress != self.rows():
             write_atomic(self.progress, progress.encode())
@@ -462,7 +464,6 @@ def parse(
 def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, ranks: Ranks, signals: Signals) -> int:
     """Train this rank's seeds and wait for the other ranks; the exit status. Rank 0 shows all seeds in a table."""
     seeds = [config.seed + k for k in range(config.num_runs or ranks.size)]
-    torch.set_num_threads(config.threads or ranks.threads)
     status, last_word = 0, ""
     try:
         status = _train_seeds(config, train, algorithm, ranks, signals, seeds)
@@ -504,18 +505,22 @@ def _train_seeds(
     if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise Usage("--tensorboard: it is not installed; pip install tensorboard")
     mine = seeds[ranks.rank :: ranks.size]
-    for seed in seeds:  # all ranks look at all of them, so that none starts where another one refuses
-        if conflict := Folder(config, algorithm, seed).conflict():
+    folders = {seed: Folder(config, algorithm, seed) for seed in seeds}
+    for seed, folder in folders.items():  # every rank looks at all, so that none starts where another one refuses
+        if conflict := folder.conflict():
             raise Usage(conflict if seed in mine else "")
     status = 0
     with contextlib.ExitStack() as stack:
         try:
-            folders = {seed: stack.enter_context(Folder(config, algorithm, seed)) for seed in mine}
-            pending = _pending(config, folders)
+            pending = _pending(config, {seed: stack.enter_context(folders[seed]) for seed in mine})
         except ValueError as error:
             raise Usage(str(error)) from None
         while pending:
             start, group = pending.pop(0)
+            threads = config.threads or max(folders[seed].threads for seed in group) or ranks.threads
+            torch.set_num_threads(threads)
+            for seed in group:
+                folders[seed].threads = threads
             run = Run(config, group, [folders[seed] for seed in group], start, ranks, signals)
             try:
                 train(config, run)

@@ -217,6 +217,18 @@ def test_seeds_whose_last_checkpoints_differ_go_on_together_from_a_common_one(st
     assert [row["Epoch"] for row in rows(folder(tmp_path))] == ["1", "2", "3"]
 
 
+def test_a_run_goes_on_with_the_threads_that_it_began_with(start, at_step, tmp_path, monkeypatch):
+    """The order of sums, and so the last bits, depend on how many there are."""
+    counts: list[int] = []
+    monkeypatch.setattr(runs.torch, "set_num_threads", counts.append)
+    at_step(47, lambda: signal.raise_signal(signal.SIGTERM))
+    assert start(**{**GAME, "threads": 3})[0] == 143
+    assert start(**{**GAME, "threads": 0}, num_runs=2)[0] == 0
+    assert start(**{**GAME, "threads": 2, "epochs": 4})[0] == 0
+    assert counts == [3, len(os.sched_getaffinity(0)), 3, 2]  # seed 1 is new, and first: it stands at step 0
+    assert json.loads((folder(tmp_path) / "config.json").read_text())["threads"] == 2
+
+
 def test_a_finished_run_is_not_run_again(start, tmp_path):
     flags = {**GAME, "epochs": 1}
     assert start(**flags)[0] == 0
