@@ -205,6 +205,21 @@ def test_the_saved_policy_is_the_policy(module):
     )
 
 
+@every_case
+def test_an_update_draws_nothing_and_waits_for_no_number(module, flags, monkeypatch):
+    env = Toy(seeds=[3, 4])
+    (agents, cfg), batch, state = make_agents(module, env, **flags), make_batch(env), torch.get_rng_state()
+
+    def refuse(tensor):
+        raise AssertionError("on a GPU, Python would wait here for the device")
+
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    module.update(agents, batch, cfg)
+    monkeypatch.undo()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 # Exploration
 
 WIDE = mask([40, 25])
