@@ -109,7 +109,7 @@ def qss_target(agents: Agents, batch: Batch, gamma: float) -> Tensor:
 def v_loss(agents: Agents, batch: Batch, cfg: Config) -> Tensor:
     """|tau - 1(u < 0)| u^2 with u = sg(Qss(s, s')) - V(s), Qss' if released: (S, N, B)."""
     qss = agents.qss_targ if cfg.form == "released" else agents.qss.frozen
-    u = value(qss, batch.obs, batch.next_obs).detach() - agents.v(batch.obs).squeeze(-1)
+    u = value(qss, batch.obs, batch.next_obs) - agents.v(batch.obs).squeeze(-1)
     return (cfg.tau_expectile - (u < 0).to(u.dtype)).abs() * u.square()
 
 
