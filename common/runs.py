@@ -87,7 +87,7 @@ class SeedFailure(Exception):
         self.reasons = reasons
 
 
-class Usage(Exception):
+class Usage(ValueError):
     """A mistake of the user's, in one line; an empty one is said by another rank."""
 
 
@@ -116,8 +116,9 @@ class Signals:
         if self.signum or not self.held:
             raise Stopped(signum)
         self.signum = signum
-        if self.speaks:  # not through sys.stderr, whose lock the interrupted code may hold
-            os.write(2, f"\n{signal.Signals(signum).name}: saving after this step; again to end at once\n".encode())
+        text = f"\n{signal.Signals(signum).name}: saving after this step; again to end at once\n"
+        with contextlib.suppress(OSError):  # after SIGHUP nobody hears it
+            os.write(2, text.encode() if self.speaks else b"")  # sys.stderr's lock may be held by what is interrupted
 
     def restore(self) -> None:
         """Give the signals back to whom they belonged."""
@@ -218,7 +219,7 @@ class Folder:
         return text and f"{self.path}: holds a run with {text}; give the flags of that run, or another --exp_name"
 
     def __enter__(self) -> "Folder":
-        """Make it and lock it. Raises ValueError where another process has it, or where nothing can be written."""
+        """Make it and lock it. Raises Usage where another process has it, or where nothing can be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = open(self.path / ".lock", "a+")
@@ -231,9 +232,9 @@ class Folder:
                 lock.seek(0)
                 owner = lock.read().strip() or "another process"
             text = "is training in this folder; wait for it or give another --exp_name"
-            raise ValueError(f"{self.path}: {owner} {text}") from None
+            raise Usage(f"{self.path}: {owner} {text}") from None
         except OSError as error:
-            raise ValueError(
+            raise Usage(
                 f"--data_dir {self.config['data_dir']!r}: cannot write there ({error}); give another --data_dir"
             ) from None
 
@@ -253,7 +254,7 @@ class Folder:
         return self.progress.read_text() if self.progress.exists() else ""
 
     def steps(self, say: Callable[[str], None]) -> list[int]:
-        """Steps that an undamaged checkpoint stands at, oldest first."""
+        """Steps that an undamaged checkpoint stands at, oldest first. Raises Usage where all are damaged."""
         steps, damages = [], []
         for step in self.checkpoints.steps():
             try:
@@ -262,7 +263,7 @@ class Folder:
             except Damaged as damage:
                 damages.append(f"the checkpoint of step {step} is damaged ({damage})")
         if damages and not steps:
-            raise ValueError(f"{'; '.join(damages)}, and there is no other; move {self.path} away to start over")
+            raise Usage(f"{'; '.join(damages)}, and there is no other; move {self.path} away to start over")
         for damage in damages:
             say(f"WARNING: {damage}; using that of step {steps[-1]}")
         return steps
@@ -294,6 +295,7 @@ class Run:
         self.parts: dict[str, Any] = {}
         self.writers: list[Any] = []
         self.bar = tqdm(disable=True)
+        self.name = " ".join(f"s{seed}" for seed in seeds)
 
     def say(self, text: str) -> None:
         """Print on rank 0, once, what every rank and group would say."""
@@ -315,6 +317,8 @@ class Run:
             folder.begin(state["folder"]["progress"])
         if self.start == 0:
             self.save(0)  # a disk that cannot be written to is found now, and rows never stand without a checkpoint
+        else:
+            _print(f"[{self.name}] goes on from step {self.start} of {self.total}")
         if self.config.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -331,18 +335,18 @@ class Run:
         for step in range(self.start + 1, self.total + 1):
             yield step
             self.check(step, observation=self.parts["env"].obs)  # an episode's first, which no step has returned
-            self.bar.update()
             if step % every == 0 or step == self.total or self.signals.signum:
                 self.save(step)
             if self.signals.signum and step < self.total:
-                names = " ".join(f"s{seed}" for seed in self.seeds)
                 stop = signal.Signals(self.signals.signum)
-                raise Stopped(stop, f"[{names}] stopped by {stop.name}, saved at step {step}")
+                raise Stopped(stop, f"[{self.name}] stopped by {stop.name}, saved at step {step}")
+            self.bar.update()
 
     def close(self) -> None:
         """End of the steps, whether they are done or not."""
         self.signals.held = False
-        self.bar.close()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            self.bar.close()
         for writer in self.writers:
             writer.close()
 
@@ -355,8 +359,9 @@ class Run:
             raise SeedFailure({row: f"step {step}: {name} is not finite: {DIVERGED}" for row, name in bad.items()})
         for row, (folder, state) in enumerate(zip(self.folders, states)):
             state |= {"log": self.log.state_dict(row), "folder": {"progress": folder.rows()}}
-            folder.checkpoints.save(step, state, self.parts.get("replay"), row)
+            # the policy first: where a checkpoint stands, its policy does too
             write_atomic(folder.path / "policy.safetensors", save(self.parts["agents"].policy(row)))
+            folder.checkpoints.save(step, state, self.parts.get("replay"), row)
 
     def check(self, step: int, **arrays: np.ndarray) -> None:
         """Raise SeedFailure where something (S, ...) that this step used is NaN or infinite."""
@@ -397,7 +402,8 @@ class Run:
                 + "".join(f"{name} {value:.3g}  " for name, value in log.items())
                 + f"{rate:.0f} steps/s  {left} left"
             )
-            _print(line) if self.bar.disable else self.bar.write(line)
+            with tqdm.external_write_mode():  # above the bar, where there is one
+                _print(line)
         self.log.clear()
 
 
@@ -410,7 +416,7 @@ def main(
     """Parse the flags, share out the seeds, train them, report, and exit with a status that tells how it went.
 
     defaults(env, obs) are the settings that the paper used with a task; flags override them. Status 0: all seeds
-    finished; 1: some failed; 2: a usage error; 130 or 143: interrupted, and saved.
+    finished; 1: some failed; 2: a usage error; 129, 130 or 143: interrupted, and saved.
     """
     algorithm = Path(sys.argv[0]).stem
     try:
@@ -511,10 +517,7 @@ def _train_seeds(
             raise Usage(conflict if seed in mine else "")
     status = 0
     with contextlib.ExitStack() as stack:
-        try:
-            pending = _pending(config, {seed: stack.enter_context(folders[seed]) for seed in mine})
-        except ValueError as error:
-            raise Usage(str(error)) from None
+        pending = _pending(config, {seed: stack.enter_context(folders[seed]) for seed in mine})
         while pending:
             start, group = pending.pop(0)
             threads = config.threads or max(folders[seed].threads for seed in group) or ranks.threads
@@ -548,7 +551,7 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
         if (steps and steps[-1] >= total) or (not steps and epochs >= config.epochs):
             _print(f"[s{seed}] finished already: {folder.path}; a larger --epochs would go on")
         elif epochs and not steps:
-            raise ValueError(
+            raise Usage(
                 f"{folder.path}: its checkpoint is gone, so it cannot go on from epoch {epochs}; "
                 "move it away to start over, or give another --exp_name"
             )
@@ -609,8 +612,10 @@ def _not_finite(state: dict[str, Any]) -> list[str]:
 
 
 def _first_bad(array: np.ndarray) -> str:
-    index = np.argwhere(~np.isfinite(np.atleast_1d(array)))[0]
-    return f"{np.atleast_1d(array)[tuple(index)]} at index {tuple(int(i) for i in index)}"
+    """'nan, agent 1, number 0' for an array (N, O), 'inf, episode 3' for one (E,), 'nan' for a number."""
+    index = tuple(np.argwhere(~np.isfinite(array))[0])
+    names = ((), ("episode",), ("agent", "number"))[array.ndim]
+    return ", ".join([str(array[index]), *(f"{name} {i}" for name, i in zip(names, index))])
 
 
 def _clock(seconds: float) -> str:
@@ -618,6 +623,8 @@ def _clock(seconds: float) -> str:
 
 
 def _print(text: str, file: Any = None) -> None:
+    """Print whole lines at once. Where nobody listens any more, training goes on: progress.txt has it all."""
     file = file or sys.stdout
-    file.write(text + "\n")
-    file.flush()
+    with contextlib.suppress(OSError):
+        file.write(text + "\n")  # one write: lines of several ranks do not mix
+        file.flush()

@@ -175,8 +175,8 @@ def test_a_robot_goes_on_exactly(start, at_step, tmp_path, straight, env):
 
 def test_the_baseline_goes_on_exactly_too(start, at_step, tmp_path, straight):
     whole = reference(start, straight, "baseline", algorithm=iddpg, **GAME)
-    at_step(47, lambda: signal.raise_signal(signal.SIGTERM))
-    for status in (143, 0):
+    at_step(47, lambda: signal.raise_signal(signal.SIGHUP))
+    for status in (129, 0):
         assert start(iddpg, **{**GAME, "exp_name": "baseline"})[0] == status
     assert_same(whole, folder(tmp_path, name="baseline"))
 
@@ -418,7 +418,7 @@ def test_a_full_disk_is_said_in_a_line_and_costs_nothing_that_was_saved(
     fsync = os.fsync
     status, _, err = start(**GAME)
     assert status == 1
-    assert re.fullmatch(r"i2q_ddpg.py: \[Errno 28\] No space left on device: '.*checkpoint/80.safetensors'; .*\n", err)
+    assert re.fullmatch(r"i2q_ddpg.py: \[Errno 28\] No space left on device: '.*/x_s0/policy.safetensors'; .*\n", err)
     monkeypatch.setattr(os, "fsync", fsync)
     assert not list((tmp_path / "data").rglob("*.tmp"))
     assert start(**GAME)[0] == 0
@@ -573,7 +573,7 @@ def test_a_seed_with_a_number_that_is_not_finite_is_named_and_the_others_finish(
     poisoned(what, value)
     status, out, err = start(**{**TINY, "env": "poisoned_module:make", "start_steps": 0}, num_runs=3)
     name = "reward" if what == "reward" else "observation"
-    assert re.fullmatch(rf"\[s1\] failed: step \d+: {name} is not finite: {value} at index .*\n", err)
+    assert re.fullmatch(rf"\[s1\] failed: step \d+: {name} is not finite: {value}.*\n", err)
     assert status == 1
     assert "[s0] epoch 3/3" in out and "[s2] epoch 3/3" in out and "[s1] epoch 3/3" not in out
     for seed in (0, 1, 2):
