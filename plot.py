@@ -3,6 +3,7 @@
     python plot.py data/i2q_ddpg_2x3HalfCheetah                          one curve over all seeds of an experiment
     python plot.py data/i2q data/iddpg -l I2Q IDDPG --out curves.pdf     prefixes of folders; one panel a task
     python plot.py data/i2q -y Performance LossQ QVals --count           several columns, every seed on its own
+    python plot.py --figure 6 9 | --all-figures | --report               the paper's figures, from results/: figures.py
 
 A run is a folder with config.json and progress.txt. Runs that differ in nothing but the seed (and in what cannot change
 learning, see IRRELEVANT) are one curve: by default the interquartile mean with a bootstrap 95 % interval, after Agarwal
@@ -23,8 +24,8 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -112,7 +113,7 @@ class Experiment:
     label: str
     env: str
     runs: list[Run]
-    colour: int = 0
+    colour: int | str = 0  # of COLOURS and DASHES, or a colour of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,11 +131,14 @@ class Line:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Title, column on the y axis, lines. A panel without lines is drawn and says so."""
+    """Title, column on the y axis, lines; names of lines without runs yet; marks to compare with, label -> y."""
 
     title: str
     y: str
     lines: list[Line]
+    missing: Sequence[str] = ()
+    marks: Mapping[str, float] = field(default_factory=dict)
+    label: str = ""  # of the y axis, where the column's own would not say it
 
 
 # ---------------------------------------------------------------------------------------------------------- statistics
@@ -289,15 +293,16 @@ def read_progress(path: Path) -> dict[str, np.ndarray]:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
     except OSError as error:
         raise ValueError(f"{path}: {_reason(error)}") from error
-    header, rows = lines[0].split("\t") if lines else [], []
+    header, rows, damaged = lines[0].split("\t") if lines else [], [], []
     for number, line in enumerate(lines[1:], 2):
         cells = line.split("\t")
-        if not line.strip():
-            continue
-        if len(cells) == len(header):
+        if line.strip() and len(cells) == len(header):
             rows.append([_number(cell) for cell in cells])
-        else:
-            note(f"{path}: line {number} has {len(cells)} cells, the header {len(header)}; the line is left out")
+        elif line.strip():
+            damaged.append(f"line {number} has {len(cells)} cells, the header {len(header)}")
+    if damaged:
+        more = f" ({len(damaged) - 1} more like it)" if len(damaged) > 1 else ""
+        note(f"{path}: {damaged[0]}; the line is left out{more}")
     if not rows:
         raise ValueError(f"{path} has no row yet")
     return dict(zip(header, np.array(rows).T))
@@ -477,7 +482,9 @@ def draw(panels: Sequence[Panel], out: Path, x: str = "TotalEnvInteracts", capti
     entries = legend_entries([line for panel in panels for line in panel.lines])
     width = 5.4 if len(panels) == 1 else 3.0 * n_cols  # inches, like what follows
     n_abreast = max(1, int(width / max((0.07 * len(label) + 0.4 for label in entries), default=1)))
-    height = (2.9 if len(panels) == 1 else 2.2 * n_rows) + 0.5 + 0.2 * -(-len(entries) // n_abreast)
+    n_lines = max(1, -(-len(entries) // n_abreast))
+    n_abreast = max(1, -(-len(entries) // n_lines))  # so that lines are equally long
+    height = (2.9 if len(panels) == 1 else 2.2 * n_rows) + 0.5 + 0.2 * n_lines
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -497,26 +504,37 @@ def draw(panels: Sequence[Panel], out: Path, x: str = "TotalEnvInteracts", capti
         figure.legend(
             handles, list(entries), loc="outside upper center", ncols=n_abreast, handlelength=1.5, frameon=False
         )
+        caption = caption.replace(" %", "\u00a0%")
         figure.supxlabel(textwrap.fill(caption, int(15 * width)), fontsize=7, color="#666666")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}  # the same data gives the same file
-        figure.savefig(out, dpi=200, metadata=undated.get(out.suffix.lower()))
+    save(figure, out)
     return figure
+
+
+def save(figure: "Figure", out: Path) -> None:
+    """Writes the figure in the format that the suffix says, the same file for the same data."""
+    import matplotlib
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(out, dpi=200, metadata=undated.get(out.suffix.lower()))
 
 
 def draw_panel(ax: "Axes", panel: Panel) -> None:
     """Lines and bands of one panel, without title and labels."""
     if not panel.lines:
-        ax.text(0.5, 0.5, "no runs", transform=ax.transAxes, ha="center", va="center", color="#777777")
+        text = "not run yet" if panel.missing else "no runs"
+        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="#777777")
         ax.set(xticks=[], yticks=[])
         return
+    alpha = 0.2 if len(panel.lines) <= 4 else 0.1  # of many bands none would be seen
     for line in panel.lines:
         colour = _colour(line.experiment.colour)
         marker = "o" if len(line.x) <= 12 else ""  # a line of one or two points would hardly show
         width = 1.6 if len(line.runs) > 1 else 1.1
         ax.plot(line.x, line.mid, _dash(line.experiment.colour), color=colour, lw=width, marker=marker, ms=3)
         if len(line.x) > 1:
-            ax.fill_between(line.x, line.low, line.high, color=colour, alpha=0.2, lw=0)
+            ax.fill_between(line.x, line.low, line.high, color=colour, alpha=alpha, lw=0)
         else:
             ax.vlines(line.x, line.low, line.high, color=colour, alpha=0.4, lw=3)
     right, left = max(line.x[-1] for line in panel.lines), min(line.x[0] for line in panel.lines)
@@ -524,16 +542,25 @@ def draw_panel(ax: "Axes", panel: Panel) -> None:
         left = 0.0
     if left < right:
         ax.set_xlim(left, right + 0.01 * (right - left))
+    for label, y in panel.marks.items():
+        ax.axhline(y, color="#999999", lw=0.8, ls=(0, (1, 2)), zorder=1)
+        at_left = ax.get_yaxis_transform()  # x in shares of the axes, y in returns
+        ax.text(0.01, y, label, transform=at_left, va="bottom", size=7, color="#777777")
+    if panel.missing:
+        text = textwrap.fill(f"not run yet: {', '.join(panel.missing)}", 40)
+        ax.text(0.99, 0.01, text, transform=ax.transAxes, ha="right", va="bottom", size=7, color="#777777")
+        low, high = ax.get_ylim()
+        ax.set_ylim(low - 0.1 * (high - low), high)  # room for the text
     if right >= 10_000:
         ax.xaxis.set_major_formatter(lambda value, _: _short(value))
 
 
-def _colour(i: int) -> str:
-    return COLOURS[i % len(COLOURS)]
+def _colour(i: int | str) -> str:
+    return i if isinstance(i, str) else COLOURS[i % len(COLOURS)]
 
 
-def _dash(i: int) -> str:
-    return DASHES[i // len(COLOURS) % len(DASHES)]
+def _dash(i: int | str) -> str:
+    return "-" if isinstance(i, str) else DASHES[i // len(COLOURS) % len(DASHES)]
 
 
 def _short(value: float) -> str:
@@ -546,12 +573,14 @@ def _short(value: float) -> str:
 
 def axis_label(panels: Sequence[Panel], y: str) -> str:
     """What y stands for, in words, if it stands for the same column in all runs."""
+    if label := next((panel.label for panel in panels if panel.y == y), ""):
+        return label
     real = {column(run, y) or y for panel in panels if panel.y == y for line in panel.lines for run in line.runs}
     name = real.pop() if len(real) == 1 else y
     return AXIS_LABELS.get(name, name)
 
 
-def legend_entries(lines: Sequence[Line]) -> dict[str, int]:
+def legend_entries(lines: Sequence[Line]) -> dict[str, int | str]:
     """Label with its number of seeds -> colour; a range where panels differ in it."""
     seeds: dict[str, list[int]] = {}
     for line in lines:
@@ -625,7 +654,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     layout = argparse.RawDescriptionHelpFormatter
     parser = Parser("plot.py", description=description, epilog=epilog, formatter_class=layout)
     add = parser.add_argument
-    add("logdir", nargs="+", metavar="LOGDIR", help="folder with runs somewhere below it, or the beginning of its name")
+    add("logdir", nargs="*", metavar="LOGDIR", help="folder with runs somewhere below it, or the beginning of its name")
     add("-l", "--legend", nargs="+", default=[], metavar="NAME", help="one for each LOGDIR, or else for each curve")
     add("-x", "--xaxis", default="TotalEnvInteracts", metavar="COL", help="column of progress.txt [%(default)s]")
     text = "columns of progress.txt; Performance is AverageTestEpRet, or else AverageEpRet [Performance]"
@@ -634,12 +663,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--count", action="store_true", help="draw every seed on its own")
     add("--select", nargs="+", default=[], metavar="STR", help="only runs whose path holds all of these")
     add("--exclude", nargs="+", default=[], metavar="STR", help="no run whose path holds one of these")
-    text = "the line over seeds: mean, interquartile mean (below 4 seeds the mean), median [%(default)s]"
-    add("--est", choices=list(ESTIMATES), default="iqm", help=text)
-    text = "the band: standard deviation or quartiles of the seeds, bootstrap 95 %% interval of the line [%(default)s]"
-    add("--band", choices=["sd", "iqr", "ci"], default="ci", help=text)
+    text = "the line over seeds: mean, interquartile mean (below 4 seeds the mean), median [iqm]"
+    add("--est", choices=list(ESTIMATES), help=text)
+    text = "the band: standard deviation or quartiles of the seeds, bootstrap 95 %% interval of the line [ci]"
+    add("--band", choices=["sd", "iqr", "ci"], help=text)
     add("--out", metavar="FILE", help="the picture: .png, .pdf or .svg [curve.png in the first LOGDIR]")
+    add("--figure", nargs="+", metavar="N", help="the paper's figures, from LOGDIRs that hold experiments [results]")
+    add("--all-figures", action="store_true", help="all of them; --out is then a folder [data/figures]")
+    add("--report", action="store_true", help="one HTML page of all figures, final scores and the paper's claims")
     args = parser.parse_args(argv)
+    if args.figure or args.all_figures or args.report:
+        return args
+    args.est, args.band = args.est or "iqm", args.band or "ci"
+    if not args.logdir:
+        parser.error("LOGDIR is missing; or give --figure N, --all-figures or --report")
     if args.smooth < 1:
         parser.error(f"--smooth {args.smooth}: is a number of rows, 1 or more")
     if args.out and Path(args.out).suffix.lower() not in SUFFIXES:
@@ -650,6 +687,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Draws the picture and prints the table and where the picture is. Exit status: 2 usage, 1 the disk refuses."""
     args = parse(argv)
+    if args.figure or args.all_figures or args.report:
+        import figures
+
+        return figures.main(args)
     first = Path(args.logdir[0])
     out = Path(args.out) if args.out else (first if first.is_dir() else first.parent) / "curve.png"
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import get_cachedir
 
 import plot
 
@@ -457,7 +458,7 @@ def test_the_command_needs_neither_torch_nor_a_display(tmp_path):
         "heavy = {'torch', 'gymnasium', 'mujoco', 'mpi4py', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else status)\n"
     )
-    environment = {"PATH": "", "HOME": str(tmp_path), "MPLBACKEND": "TkAgg"}
+    environment = {"PATH": "", "HOME": str(tmp_path), "MPLBACKEND": "TkAgg", "MPLCONFIGDIR": get_cachedir()}
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -1,0 +1,196 @@
+"""One self-contained HTML page: every figure, final scores, the paper's claims and what our runs say, settings, films.
+
+`python plot.py --report` writes it. Nothing is loaded from elsewhere, and the page's own policy forbids it to.
+"""
+
+import base64
+import tempfile
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+import plot
+from figures import FIGURES, RULE, TITLES, Figure, describe, improvement, judge, panels, rows, scores
+
+FILMS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png": "image/png"}
+NAMES = {"trees": "Random games", "qplex": "QPLEX page", "qplex-sizes": "QPLEX sizes"}
+BASELINES = ("IDDPG", "IQL")  # scores are compared with the first that the task has
+HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'">
+<title>I2Q: figures, scores and claims</title>
+<style>
+body { font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #1c1c1c; max-width: 68rem;
+  margin: 0 auto; padding: 1.5rem; }
+h1 { font-size: 1.7rem; margin: 0 0 .5rem; } h2 { font-size: 1.25rem; margin: 2.8rem 0 .6rem; }
+nav { margin: 1rem 0; } nav a { margin-right: .9rem; display: inline-block; } a { color: #0b5c93; }
+figure { margin: 0; } figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
+figcaption, .small { color: #555; font-size: .87rem; } figcaption { margin-top: .4rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .87rem; width: 100%; margin: .6rem 0; }
+caption { text-align: left; color: #555; padding-bottom: .3rem; }
+th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
+th { border-bottom: 1.5px solid #888; font-weight: 600; } td.n { white-space: nowrap; }
+.n { text-align: right; font-variant-numeric: tabular-nums; }
+tr.first td { border-top: 1.5px solid #bbb; }
+.yes, .no, .open { border-radius: .7rem; padding: .05rem .55rem; white-space: nowrap; font-size: .8rem; }
+.yes { background: #d7efdd; color: #0d5426; } .no { background: #fadcd5; color: #84250c; }
+.open { background: #ececec; color: #4b4b4b; }
+code { font-size: .82rem; background: #f4f4f4; padding: 0 .2rem; overflow-wrap: anywhere; }
+details { margin: .5rem 0; } summary { cursor: pointer; color: #0b5c93; font-size: .9rem; }
+.films { display: flex; flex-wrap: wrap; gap: 1.2rem; } .films figure { max-width: 24rem; }
+.films video, .films img { width: 100%; background: #111; border-radius: .3rem; }
+</style></head><body>
+"""
+
+
+def write(folders: Sequence[str], out: Path, est: str = "", band: str = "") -> Path:
+    """Writes <out>/report.html from the runs in the folders, and returns its path. OSError where that fails."""
+    drawn = {figure: panels(figure, folders, est, band) for figure in FIGURES.values()}
+    links = [("claims", "Claims"), *((f"figure-{n}", _name(f)) for n, f in FIGURES.items()), ("scores", "Final scores")]
+    films = sorted(path for folder in folders for path in Path(folder).glob("films/*") if path.suffix.lower() in FILMS)
+    links += [("films", "Films")] if films else []
+    parts = [HEAD, "<h1>I2Q: figures, scores and claims</h1>", _intro(drawn)]
+    parts.append("<nav>" + " ".join(f'<a href="#{anchor}">{escape(text)}</a>' for anchor, text in links) + "</nav>")
+    parts.append(_claims(drawn))
+    with tempfile.TemporaryDirectory() as folder:
+        for figure, figure_panels in drawn.items():
+            plot.draw(figure_panels, Path(folder) / "figure.svg")
+            caption = describe(figure, figure_panels, est, band)
+            parts.append(_section(figure, figure_panels, Path(folder) / "figure.svg", caption))
+    parts.append(_scores(drawn))
+    if films:
+        parts.append(_films(films))
+    path = out / "report.html"
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*parts, "</body></html>\n"]), encoding="utf-8")
+    return path
+
+
+def _name(figure: Figure) -> str:
+    return f"Figure {figure.number}" if figure.number.isdigit() else NAMES[figure.number]
+
+
+def _intro(drawn: dict[Figure, list[plot.Panel]]) -> str:
+    lines = [line for figure_panels in drawn.values() for panel in figure_panels for line in panel.lines]
+    runs = {run.path: run for line in lines for run in line.runs}
+    here, all_rows = {path.parent.name for path in runs}, rows("paper")
+    versions = sorted({f"{name} {v}" for run in runs.values() for name, v in run.config.get("versions", {}).items()})
+    steps = sum(float(np.nanmax(run.columns["TotalEnvInteracts"])) for run in runs.values())
+    text = (
+        f"The figures of Jiang &amp; Lu, <i>I2Q: A Fully Decentralized Q-Learning Algorithm</i> (NeurIPS 2022), as our "
+        f"runs draw them: {len(runs)} seeds of {len(here)} experiments, {steps / 1e6:.1f} million environment steps. "
+        f"{len({row.experiment for row in all_rows} - here)} of the table's {len(all_rows)} experiments are not run "
+        f"yet; <code>./run_all.sh</code> trains them."
+    )
+    return f'<p>{text}</p><p class="small">{escape(", ".join(versions))}</p>'
+
+
+def _table(header: Sequence[str], lines: Iterable[Sequence[str]], numeric: Sequence[int] = ()) -> str:
+    """Cells are HTML already. A row whose first cell is filled begins a group."""
+
+    def cells(tag: str, values: Sequence[str]) -> str:
+        classes = ['class="n"' if i in numeric else "" for i in range(len(values))]
+        return "".join(f"<{tag} {c}>{value}</{tag}>" for c, value in zip(classes, values))
+
+    head = f"<thead><tr>{cells('th', header)}</tr></thead>"
+    body = "".join(f"<tr{' class=first' if line[0] else ''}>{cells('td', line)}</tr>\n" for line in lines)
+    return f'<div class="wide"><table>{head}\n<tbody>{body}</tbody></table></div>'
+
+
+def _claims(drawn: dict[Figure, list[plot.Panel]]) -> str:
+    lines = []
+    for figure, figure_panels in drawn.items():
+        for i, claim in enumerate(figure.claims):
+            first = True
+            for task, panel in zip(figure.tasks, figure_panels[-1:] if figure.number == "5" else figure_panels):
+                if claim.tasks and task not in claim.tasks:
+                    continue
+                verdict, evidence = judge(claim, panel)
+                badge = f'<span class="{verdict if verdict in ("yes", "no") else "open"}">{verdict}</span>'
+                name = f'<a href="#figure-{figure.number}">{escape(_name(figure))}</a>' if i == 0 and first else ""
+                lines.append(
+                    [name, escape(claim.text) if first else "", escape(TITLES.get(task, task)), badge, escape(evidence)]
+                )
+                first = False
+    head = ["figure", "the paper's claim", "task", "our runs", "what this rests on"]
+    note = f"<p>{escape(RULE)} The paper's own text was not at hand; its claims are inferred from its appendix.</p>"
+    return f'<h2 id="claims">What the paper claims, and what our runs say</h2>{note}{_table(head, lines)}'
+
+
+def _scores(drawn: dict[Figure, list[plot.Panel]]) -> str:
+    """One row an experiment, task by task; each experiment once, under the label of its first figure."""
+    tasks: dict[str, dict[str, plot.Line]] = {}
+    for figure_panels in drawn.values():
+        for panel in figure_panels:
+            if panel.y == "Performance":
+                for line in panel.lines:
+                    tasks.setdefault(panel.title, {}).setdefault(line.runs[0].path.parent.name, line)
+    lines = []
+    for title, experiments in tasks.items():
+        base = next((e for name in BASELINES for e in experiments.values() if e.experiment.label == name), None)
+        for i, (name, line) in enumerate(experiments.items()):
+            own = scores(line)
+            mid, low, high = (float(v[0]) for v in plot.curve(own[:, None]))
+            interval = f"[{_cell(low)}, {_cell(high)}]" if len(own) > 1 else "-"
+            better = "-"
+            if base and base is not line:
+                end = min(base.x[-1], line.x[-1])
+                p, p_low, p_high = improvement(scores(line, end), scores(base, end))
+                better = f"{p:.2f} [{p_low:.2f}, {p_high:.2f}]"
+            sd = _cell(own.std(ddof=1)) if len(own) > 1 else "-"
+            learner = f"{escape(line.experiment.label)}<br><code>{escape(name)}</code>"
+            cells = [str(len(own)), f"{line.x[-1]:,.0f}", _cell(mid), interval, _cell(own.mean()), sd, better]
+            lines.append([escape(title) if i == 0 else "", learner, *cells])
+    head = ["task", "learner", "seeds", "steps", "IQM", "95 %", "mean", "SD", "P(improvement)"]
+    note = (
+        "<p>A score is a seed's mean test return over the last tenth of its steps; IQM: the interquartile mean over "
+        "seeds (below 4 seeds the mean) with its bootstrap 95 % interval; P(improvement): the probability that a seed "
+        "of this learner ends above one of the independent baseline (IDDPG; in matrix games IQL), at the last step "
+        "that both have, after Agarwal et al. 2021. Intervals of so few seeds are narrower than they should be.</p>"
+    )
+    text = note + _table(head, lines, range(2, 9)) if lines else "<p>No run yet.</p>"
+    return f'<h2 id="scores">Final scores</h2>{text}'
+
+
+def _cell(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def _section(figure: Figure, figure_panels: list[plot.Panel], picture: Path, caption: str) -> str:
+    image = f'<img alt="{escape(caption)}" src="{_inline(picture, "image/svg+xml")}">'
+    title = escape(f"{_name(figure)}: {figure.title}" if figure.number.isdigit() else figure.title)
+    lines = []
+    table = {row.experiment: row for row in rows("paper", [figure.number])}
+    for panel in figure_panels[: len(figure.tasks)]:
+        for i, line in enumerate(panel.lines):
+            run = line.runs[0]
+            row = table[run.path.parent.name]
+            command = " ".join([f"{row.program}.py --env {row.task}", *row.flags])
+            settings = ", ".join(f"{k} {v}" for k, v in run.settings.items() if k not in ("algorithm", "env"))
+            cells = [line.experiment.label, f"<code>{escape(command)}</code>", escape(settings)]
+            lines.append([escape(panel.title) if i == 0 else "", *cells])
+    head = ["task", "learner", "command at the paper's length", "settings used"]
+    details = f"<details><summary>Settings behind it</summary>{_table(head, lines)}</details>" if lines else ""
+    return (
+        f'<h2 id="figure-{figure.number}">{title}</h2>\n'
+        f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>{details}"
+    )
+
+
+def _films(films: Sequence[Path]) -> str:
+    items = []
+    for path in films:
+        kind = FILMS[path.suffix.lower()]
+        data, name = _inline(path, kind), escape(path.stem.replace("_", " "))
+        film = f'<img alt="{name}" src="{data}">'
+        if kind.startswith("video"):
+            film = f'<video controls loop muted src="{data}"></video>'
+        items.append(f"<figure>{film}<figcaption>{name}</figcaption></figure>")
+    return f'<h2 id="films">Films of trained policies</h2><div class="films">{"".join(items)}</div>'
+
+
+def _inline(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,189 @@
+"""run_all.py: what it counts as done, what it starts, how it stops. One test trains; the others run a few lines."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import figures
+import run_all
+
+ROOT = figures.ROOT
+# trains like a program of ours: the folders, exit status 143 on SIGTERM, seeds that go on; "--lam 9" fails
+TRAINER = """
+import argparse, fcntl, json, os, pathlib, signal, sys, time
+parser = argparse.ArgumentParser()
+for flag in "env lam epochs seed num_runs data_dir exp_name threads".split():
+    parser.add_argument(f"--{flag}", default="0")
+args = parser.parse_args()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+print("ranks", [name for name in os.environ if "PMI" in name], "threads", args.threads, flush=True)
+if args.lam == "9":
+    sys.exit("no lambda 9")
+for seed in range(int(args.seed), int(args.seed) + int(args.num_runs)):
+    folder = pathlib.Path(args.data_dir) / args.exp_name / f"{args.exp_name}_s{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"env": args.env, "lam": float(args.lam), "seed": seed}))
+    if args.lam == "5":
+        time.sleep(30)
+    rows = "".join(f"{k * 10000}\\t{k}\\n" for k in range(1, int(args.epochs) + 1))
+    (folder / "progress.txt").write_text("TotalEnvInteracts\\tTime\\n" + rows)
+"""
+
+
+@pytest.fixture
+def main(tmp_path, monkeypatch):
+    """run_all with `i2q_ddpg.py` replaced by TRAINER and a table of two experiments of three seeds: lam 1 and lam 2."""
+    (tmp_path / "i2q_ddpg.py").write_text(TRAINER)
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    use(monkeypatch, "1", "2")
+    folders = ["--data_dir", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
+    return lambda *argv: run_all.main([*argv, *folders])
+
+
+def use(monkeypatch, *lams: str) -> None:
+    table = [figures.Row(f"lam{lam}", "i2q_ddpg", "Game-3", ["--lam", lam, "--epochs", "4"], 3, ["6"]) for lam in lams]
+    monkeypatch.setattr(figures, "rows", lambda scale, numbers: table)
+
+
+def write_run(folder: Path, name: str, seed: int, steps: int = 40_000, lam: float = 1.0) -> None:
+    run = folder / name / f"{name}_s{seed}"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({"env": "Game-3", "lam": lam, "seed": seed}))
+    (run / "progress.txt").write_text(f"TotalEnvInteracts\tTime\n{steps}\t9\n")
+
+
+def started(tmp_path: Path, name: str) -> list[str]:
+    """The commands of a row's log, from --env on, without where the runs are kept."""
+    log = (tmp_path / "data" / name / "run_all.log").read_text()
+    lines = [line.split("--env Game-3 ")[1] for line in log.splitlines() if line.startswith("$ ")]
+    return [line.split(" --data_dir")[0] for line in lines]
+
+
+def test_the_list_starts_nothing_and_says_what_is_left(main, tmp_path, capsys):
+    write_run(tmp_path / "data", "lam1", 0)
+    assert main("--list") == 0
+    assert "2 rows: 0 done, 0 running, 2 left; about " in capsys.readouterr().out
+    assert not (tmp_path / "data" / "lam2").exists()
+
+
+def test_every_row_is_run_once_and_then_nothing_is_left(main, tmp_path, capsys):
+    assert main("--jobs", "2") == 0
+    assert main() == 0
+    assert "2 rows: 2 done, 0 running, 0 left" in capsys.readouterr().out
+    assert started(tmp_path, "lam1") == ["--lam 1 --epochs 4 --seed 0 --num_runs 3"]
+
+
+def test_seeds_in_results_are_not_trained_again(main, tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / "results", "lam1", seed)
+    write_run(tmp_path / "results", "lam2", 1, lam=2.0)
+    assert main() == 0
+    assert not (tmp_path / "data" / "lam1" / "run_all.log").exists()
+    assert started(tmp_path, "lam2") == [f"--lam 2 --epochs 4 --seed {seed} --num_runs 1" for seed in (0, 2)]
+
+
+def test_shorter_runs_and_runs_of_other_settings_in_results_do_not_count(main, tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path / "results", "lam1", seed, steps=30_000)
+        write_run(tmp_path / "results", "lam2", seed, lam=3.0)
+    assert main() == 0
+    assert started(tmp_path, "lam1") + started(tmp_path, "lam2") == [
+        f"--lam {lam} --epochs 4 --seed 0 --num_runs 3" for lam in (1, 2)
+    ]
+
+
+def test_a_row_that_fails_is_named_with_its_log_and_the_others_go_on(main, tmp_path, capsys, monkeypatch):
+    use(monkeypatch, "9", "1")
+    assert main() == 1
+    out = capsys.readouterr()
+    assert f"lam9 failed: {tmp_path}/data/lam9/run_all.log" in out.err
+    assert "no lambda 9" in (tmp_path / "data" / "lam9" / "run_all.log").read_text()
+    assert "done lam1" in out.out
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_program_save_and_starts_no_other(main, tmp_path, capsys, monkeypatch, signum):
+    use(monkeypatch, "5", "1")
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+
+    def stop() -> None:
+        while not (tmp_path / "data" / "lam5" / "lam5_s0" / "config.json").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signum)
+
+    threading.Thread(target=stop).start()
+    began = time.monotonic()
+    assert main() == 130
+    assert time.monotonic() - began < 20  # the trainer would have slept for 30 s
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "data" / "lam1").exists()
+
+
+def test_a_row_that_another_process_has_claimed_is_left_to_it(main, tmp_path, capsys):
+    (row, _) = figures.rows("smoke", [])
+    lock = run_all.State(row, tmp_path / "data", tmp_path / "results").claim()
+    assert lock
+    assert main() == 0
+    lock.close()
+    assert "1 running, 1 left" in capsys.readouterr().out
+    assert not (tmp_path / "data" / "lam1" / "run_all.log").exists()
+    assert started(tmp_path, "lam2")
+
+
+def test_under_a_launcher_a_program_is_alone_and_its_rank_not_the_first_is_silent(main, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv("PMI_RANK", "1")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert main() == 0
+    assert "ranks [] threads 4" in (tmp_path / "data" / "lam1" / "run_all.log").read_text()
+    out = capsys.readouterr().out
+    assert "2 rows:" not in out
+    assert out.startswith("[rank 1] start lam1")
+
+
+def test_a_launcher_of_its_own_shares_out_the_seeds_of_a_row(main, tmp_path):
+    assert main("--launcher", f"{sys.executable} -X utf8 -c 'import sys; print(sys.argv[1:])'") == 1  # trains nothing
+    log = (tmp_path / "data" / "lam1" / "run_all.log").read_text()
+    assert f"'{sys.executable}', 'i2q_ddpg.py', '--env', 'Game-3'" in log
+
+
+def test_the_time_left_is_scaled_by_what_runs_have_taken(tmp_path):
+    row = figures.Row("a", "i2q_ddpg", "2x4Ant", ["--epochs", "2"], 2, ["9"])
+    states = [run_all.State(row, tmp_path / "data", tmp_path / "results")]
+    guess = run_all.remaining(states, 1) - run_all.START
+    assert guess == pytest.approx(2 * 20_000 * run_all.cost(row))
+    for seed in (0, 1):
+        folder = tmp_path / "data" / "a" / f"a_s{seed}"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "progress.txt").write_text(f"TotalEnvInteracts\tTime\n10000\t{3 * guess / 2}\n")
+    states = [run_all.State(row, tmp_path / "data", tmp_path / "results")]
+    assert run_all.remaining(states, 1) - run_all.START == pytest.approx(3 * guess / 2)  # half is left, thrice as slow
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [(["--scale", "large"], "large"), (["--figures", "10"], "invalid choice: '10'"), (["--jobs", "0"], "--jobs")],
+)
+def test_a_mistake_ends_with_status_2(argv, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_all.main(argv)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_shell_script_trains_a_real_row(tmp_path):
+    argv = ["--scale", "smoke", "--only", "two-optima_iql", "--data_dir", str(tmp_path)]
+    done = subprocess.run(["./run_all.sh", *argv], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 done, 0 running, 0 left" in done.stdout
+    name = "matrix_games_two-optima_iql"
+    assert {p.name for p in (tmp_path / name).iterdir()} >= {f"{name}_s0", f"{name}_s1"}
