@@ -35,4 +35,4 @@ def last_test_return(path: Path) -> float:
 def test_it_finds_the_hill_and_stays_there(module, flags, tmp_path):
     run = train(module, tmp_path, [1, 2, 3], "DifferentialGame-1", **FLAGS, **flags)
     returns = [last_test_return(folder.progress) for folder in run.folders]
-    assert min(returns) > 38, returns  # all of seeds 0 .. 4 came to 43.5 or more, with each of the three
+    assert min(returns) > 38, returns  # seeds 0 .. 7 all came to 43.5 or more, in each of the three
