@@ -7,7 +7,7 @@ Where it fails: change the other file too, or list the difference; strike it out
 import ast
 
 import pytest
-from test_imports import ROOT
+from test_imports import ALGORITHMS, ROOT
 
 # file: (the one it is like, {name: why the two differ}); a name in a class is Class.name; docstrings of files and
 # classes are not compared
@@ -20,6 +20,50 @@ DIFFERS = {
             "Agents.__init__": "I2Q has Qss and f, and what f needs",
             "update": "the paper's contribution",
             "defaults": "I2Q's rule, lam and f depend on the family of tasks",
+        },
+    ),
+    "mbpo_baseline": (
+        "i2q_ddpg",
+        {
+            "SETTINGS": "lam is 0 for every task",
+            "Config.__post_init__": "there is no lam to check",
+            "f_loss": "no value draws the model",
+            "update": "f_loss takes no lam",
+        },
+    ),
+    "i2q_expectile": (
+        "iddpg",
+        {
+            "Config.q_lr": "it has more values",
+            "Config.__post_init__": "each checks the flags that it alone has",
+            "Agents.__init__": "Qss, V and a second critic",
+            "update": "its contribution",
+        },
+    ),
+    "d3g": (
+        "iddpg",
+        {
+            "Config.pi_lr": "it has tau in the place of a policy",
+            "Config.q_lr": "it has models beside its values",
+            "Config.__post_init__": "each checks the flags that it alone has; its authors' settings",
+            "Agents.__init__": "other networks",
+            "Agents.pi": "acts by way of a goal",
+            "update": "its contribution",
+            "train": "acts with two networks",
+        },
+    ),
+    "ippo": (
+        "iddpg",
+        {
+            "Config.hid": "Spinning Up's PPO has 64",
+            "Config.pi_lr": "Spinning Up's PPO's",
+            "Config.__post_init__": "each checks the flags that it alone has",
+            "Agents.__init__": "other networks",
+            "value": "of an observation, without an action",
+            "update": "its contribution",
+            "explore": "draws from its policy",
+            "train": "on-policy: no replay",
+            "defaults": "takes only what an on-policy run has of a task's settings",
         },
     ),
 }
@@ -61,6 +105,11 @@ def test_every_listed_difference_is_there(a, b):
     left, right = definitions(a), definitions(b)
     gone = {name for name in DIFFERS[a][1] if name not in left or name not in right or left[name] == right[name]}
     assert gone == set(), f"{a}.py and {b}.py no longer differ in these: strike them out of DIFFERS"
+
+
+def test_every_algorithm_on_networks_is_compared():
+    on_networks = {file for file in ALGORITHMS if "Agents.__init__" in definitions(file)}
+    assert on_networks == {"i2q_ddpg", *DIFFERS}
 
 
 def test_the_comparison_sees_functions_methods_flags_and_their_comments():
