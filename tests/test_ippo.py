@@ -422,6 +422,21 @@ def test_a_rollout_holds_true_successors_and_episodes_that_time_ended(tmp_path, 
     assert sum(float(steps.terminated.sum()) for steps in seen) == 0
 
 
+def test_a_run_draws_from_the_policy_that_the_update_takes_it_to_have_drawn_from(tmp_path, monkeypatch):
+    z = []
+    update = ippo.update
+
+    def look_and_update(agents: ippo.Agents, steps: ippo.Steps, cfg: ippo.Config) -> dict[str, Tensor]:
+        z.append((steps.act - agents.pi(steps.obs).detach()) / agents.log_std.detach()[:, :, None].exp())
+        return update(agents, steps, cfg)
+
+    monkeypatch.setattr(ippo, "update", look_and_update)
+    assert train(tmp_path, epochs=2) == 0
+    noise = ippo.Streams([0], "exploration")
+    drawn = torch.stack([torch.from_numpy(noise.normal(2, 1)) for _ in range(3 * TINY["rollout"])], 2)
+    torch.testing.assert_close(torch.cat(z, 2), drawn, rtol=0, atol=1e-5)
+
+
 def test_a_reward_that_is_not_finite_fails_its_own_seed(tmp_path, monkeypatch, capsys):
     make = envs.make
 
@@ -433,7 +448,7 @@ def test_a_reward_that_is_not_finite_fails_its_own_seed(tmp_path, monkeypatch, c
             next_obs, rew, *ends = step(*args)
             return next_obs, np.where((env.t == 5) & (np.array(env.seeds) == 1), np.nan, rew), *ends
 
-        env.step = bad_step
+        monkeypatch.setattr(env, "step", bad_step)
         return env
 
     monkeypatch.setattr(envs, "make", broken)
