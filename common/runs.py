@@ -461,7 +461,8 @@ def parse(
         if end.code:  # tyro draws a box of its message under a title: one line of it is asked for here
             box = [line.strip("│╭╰╮╯─ ") for line in err.getvalue().splitlines()]
             text = re.sub(r"Error parsing \w+: |For full helptext.*|Argument helptext:.*", "", " ".join(box[1:]))
-            raise ValueError(f"{' '.join(text.split()).rstrip('.')}; --help explains the flags") from None
+            text = " ".join(text.split()).rstrip(".").replace(" Perhaps you meant:", "; perhaps you meant")
+            raise ValueError(f"{text}; --help explains the flags") from None
         raise
     name = config.exp_name or f"{algorithm}_{re.sub(r'[^A-Za-z0-9-]+', '-', config.env)}"
     return dataclasses.replace(config, exp_name=name)

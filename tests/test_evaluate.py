@@ -1,7 +1,13 @@
 """Test episodes: their own seeds, no noise, one episode a row, and no trace in what trains."""
 
+import sys
+import types
+from typing import Any
+
 import numpy as np
 import torch
+from gymnasium.spaces import Box
+from pettingzoo import ParallelEnv
 
 import envs
 from common.evaluate import episode_seeds, evaluate
@@ -68,6 +74,39 @@ def test_an_episode_ends_with_its_fall_and_costs_no_step_after_it():
         _, rew, terminated, _ = alone.step(np.ones((1, 3, 1), np.float32))
         total, over = total + rew[0], terminated[0]
     assert returns[0, 2] == total
+
+
+class Short(ParallelEnv):
+    """Over after one to five steps, as its seed has it; pays 1 a step; takes no step after its end."""
+
+    def __init__(self) -> None:
+        self.possible_agents, self.agents = ["a"], []
+
+    def observation_space(self, agent: str) -> Box:
+        return Box(-1, 1, (1,))
+
+    action_space = observation_space
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.left, self.agents = (seed or 0) % 5 + 1, ["a"]
+        return {"a": np.zeros(1, np.float32)}, {"a": {}}
+
+    def step(self, actions: Any) -> Any:
+        assert self.agents, "stepped after its end"
+        self.left -= 1
+        over = self.left == 0
+        self.agents = [] if over else ["a"]
+        return {"a": np.zeros(1, np.float32)}, {"a": 1.0}, {"a": over}, {"a": False}, {"a": {}}
+
+
+def test_a_parallel_env_is_not_stepped_after_its_end(monkeypatch):
+    module: Any = types.ModuleType("short_module")
+    module.Short = Short
+    monkeypatch.setitem(sys.modules, "short_module", module)
+    env = envs.make("short_module:Short", [0] * 8, max_ep_len=50)
+    returns, lengths = evaluate(env, lambda obs: torch.zeros(*obs.shape[:3], 1), (1, 2), 10, "cpu")
+    assert np.array_equal(returns, lengths)
+    assert len(np.unique(lengths)) > 1
 
 
 def test_training_and_the_global_generator_are_left_untouched():
