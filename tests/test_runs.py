@@ -322,7 +322,7 @@ def test_ctrl_c_saves_and_prints_the_command_that_goes_on(tmp_path):
     process = launch(tmp_path, flags)
     wait_for(folder(tmp_path) / "checkpoint" / "40.json", process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     note, saved, command = err.strip().splitlines()
     assert note == "SIGINT: saving after this step; again to end at once"
@@ -347,7 +347,7 @@ def test_two_processes_in_one_folder_are_refused_and_mpi_is_not_imported_without
     line = rf"i2q_ddpg.py: {folder(tmp_path)}: process {first.pid} on \S+ is training in this folder; .*--exp_name\n"
     assert re.fullmatch(line, err)
     first.terminate()
-    _, err = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=300)
     assert first.returncode == 143
     assert err.strip().endswith("False")
 
