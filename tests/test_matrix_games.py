@@ -1,0 +1,205 @@
+"""Trees of matrix games: the games, both learners against loops over single entries, and what ends where."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from matrix_games import TWO_OPTIMA, Config, Games, Tables, edges, returns, train
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_COIN = np.zeros((10, 1, 2, 3))
+
+
+def test_five_layers_of_nine_children_have_66430_nodes():
+    games = Games.random(1, 5)
+    assert games.n_edges + 1 == 66_430
+    assert games.n_inner == 1 + 9 + 81 + 729 + 6561
+
+
+def test_leaving_a_node_pays_the_same_on_all_its_edges_and_a_leaf_pays_nothing():
+    rew = Games.random(1, 2).rew[0, 0].reshape(10, 9)
+    assert (rew == rew[:, :1]).all()
+    assert np.unique(rew).size == 10  # of 91 nodes the 81 leaves pay nothing
+    assert np.abs(rew).max() < 1
+
+
+def test_the_best_return_is_that_of_the_best_of_all_paths():
+    games = Games.random(3, 3)
+    paths = [games.rew[:, 0, a] + games.rew[:, 0, 9 + 9 * a + b] for a in range(9) for b in range(9)]
+    third = [path + games.rew[:, 0, 90 + 81 * (k // 9) + 9 * (k % 9)] for k, path in enumerate(paths)]
+    assert games.best == pytest.approx(np.max(third, 0), abs=1e-6)
+
+
+def test_both_agents_numberings_name_the_same_transition():
+    games = Games.random(1, 3)
+    node = np.zeros((1, 2), int)
+    for act in ([[2, 1]], [[0, 2]], [[1, 0]]):
+        edge = edges(node, np.array(act))
+        assert games.mirror[edge[0, 1]] == edge[0, 0]
+        assert games.rew[0, 0, edge[0, 0]] == games.rew[0, 1, edge[0, 1]]
+        node = edge + 1
+
+
+def slow_update(games: Games, seen: list[list[int]], batches: list[np.ndarray], i2q: bool, alpha: float) -> np.ndarray:
+    """Both agents' Q (2, I, 3) of game 0 after these batches (2, B): dictionaries and loops, one entry at a time."""
+    q = np.zeros((2, games.n_inner, 3))
+    for i in range(2):
+        qss = dict.fromkeys(seen[i], 0.0)
+        for batch in batches:
+            last = dict.fromkeys(batch[i].tolist())  # an entry drawn twice is updated once
+            old = dict(qss)
+            if i2q:
+                for e in last:
+                    onward = [old[9 * (e + 1) + k] for k in range(9) if 9 * (e + 1) + k in old]
+                    qss[e] += alpha * (games.rew[0, i, e] + max(onward, default=0.0) - qss[e])
+            before = q[i].copy()
+            for e in batch[i].tolist():  # in order: the last draw of an entry stays
+                s, act = divmod(e // 3, 3)
+                if i2q:
+                    e = max((k for k in range(3 * (e // 3), 3 * (e // 3) + 3) if k in qss), key=lambda k: qss[k])
+                onward = before[e + 1].max() if e + 1 < games.n_inner else 0.0
+                q[i, s, act] = before[s, act] + alpha * (games.rew[0, i, e] + onward - before[s, act])
+    return q
+
+
+@pytest.mark.parametrize("learner", ["iql", "i2q"])
+def test_updates_equal_those_of_a_loop_over_single_entries(learner):
+    games, rng = Games.random(1, 3), np.random.default_rng(0)
+    tables = Tables(games, learner, 0.1)
+    seen: list[list[int]] = [[], []]
+    for _ in range(150):
+        node = np.zeros((1, 2), int)
+        for _ in range(3):
+            edge = edges(node, rng.integers(3, size=(1, 2)))
+            tables.see(edge)
+            seen[0].append(int(edge[0, 0]))
+            seen[1].append(int(edge[0, 1]))
+            node = edge + 1
+    batches = [np.stack([rng.choice(seen[i], 40) for i in range(2)]) for _ in range(60)]
+    for batch in batches:
+        tables.update(batch[None])
+    expected = slow_update(games, seen, batches, learner == "i2q", 0.1)
+    learned = tables.q.reshape(2, -1)[:, :-3].reshape(2, -1, 3)
+    assert np.abs(expected).max() > 0.5
+    assert learned == pytest.approx(expected, abs=1e-5)
+
+
+def test_i2q_never_counts_on_a_successor_that_it_has_not_seen():
+    games = Games.one_stage(TWO_OPTIMA, 1)
+    tables = Tables(games, "i2q", 1.0)
+    tables.see(np.array([[3, 1]]))  # the joint action (1, 0), which pays 10, as either agent numbers it
+    tables.see(np.array([[8, 8]]))  # (2, 2), which pays 0
+    for _ in range(3):
+        tables.update(np.array([[[3, 8], [1, 8]]]))
+    assert tables.q[:3].tolist() == [0, 10, 0]
+    assert tables.qss[[0, 1, 2]].tolist() == [-np.inf] * 3
+
+
+def learned_from_everything(learner, alpha: float = 0.1, updates: int = 400) -> tuple[Games, Tables]:
+    """One-stage game after many updates on all nine joint actions, in equal shares."""
+    games = Games.one_stage(TWO_OPTIMA, 1)
+    tables = Tables(games, learner, alpha)
+    everything = np.stack([np.arange(9), games.mirror])
+    for edge in everything.T:
+        tables.see(edge[None])
+    rng = np.random.default_rng(0)
+    for _ in range(updates):
+        tables.update(rng.permuted(everything, axis=1)[None])
+    return games, tables
+
+
+def test_i2q_learns_the_best_outcome_of_each_action_and_two_are_tied():
+    _, tables = learned_from_everything("i2q")
+    assert tables.q.reshape(2, -1)[:, :3] == pytest.approx(np.array([[10, 10, 0]] * 2), abs=1e-4)
+
+
+def test_iql_learns_the_mean_outcome_of_each_action_and_so_chooses_9_99():
+    games, tables = learned_from_everything("iql", alpha=0.01, updates=4000)
+    assert tables.q[:3] == pytest.approx([19.99 / 3, 10 / 3, 0], abs=0.5)
+    assert returns(games, tables, NO_COIN[:1])[0] == pytest.approx(9.99)
+
+
+def test_tied_agents_that_break_ties_each_by_itself_miss_each_other_half_of_the_time():
+    games, tables = learned_from_everything("i2q")
+    rng = np.random.default_rng(1)
+    plays = [returns(games, tables, rng.random((1, 1, 2, 3)))[0] for _ in range(400)]
+    shares = [np.mean(np.isclose(plays, pay)) for pay in (10, 9.99, 0)]
+    assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.1)
+
+
+def test_with_eta_tied_agents_choose_the_same_successor_every_time():
+    games, tables = learned_from_everything("i2q_eta")
+    rng = np.random.default_rng(1)
+    plays = [returns(games, tables, rng.random((1, 1, 2, 3)))[0] for _ in range(50)]
+    assert plays == pytest.approx([10] * 50)
+
+
+def test_eta_gives_a_state_the_same_rank_for_both_agents():
+    tables = Tables(Games.random(1, 2), "i2q_eta", 0.1)
+    of_agent = tables.eta.reshape(2, -1)
+    assert (of_agent[1] == of_agent[0][tables.games.mirror]).all()
+
+
+SMALL = Config(layers=2, games=12, steps=4000, start_steps=400, exp_name="x")
+
+
+def test_on_small_trees_i2q_finds_the_optimum_of_every_game_and_iql_does_not():
+    games = Games.random(12, 2)
+    i2q = train(SMALL, games, "i2q", 0)[-1] / games.best
+    iql = train(SMALL, games, "iql", 0)[-1] / games.best
+    assert i2q == pytest.approx(np.ones(12), abs=1e-6)
+    assert iql.mean() < 0.97
+
+
+def test_a_game_is_learned_the_same_alone_as_beside_others():
+    cfg = Config(layers=2, games=3, steps=600, start_steps=100)
+    many, one = Games.random(3, 2), Games.random(1, 2)
+    assert (train(cfg, many, "i2q", 7)[:, 0] == train(cfg, one, "i2q", 7)[:, 0]).all()
+
+
+def test_agent_0_never_learns_from_what_agent_1_draws_from_its_replay():
+    games, rng = Games.random(1, 2), np.random.default_rng(0)
+    first, second = Tables(games, "i2q", 0.1), Tables(games, "i2q", 0.1)
+    for tables in (first, second):
+        for edge in range(games.n_edges):
+            tables.see(np.array([[edge, games.mirror[edge]]]))
+    for _ in range(20):
+        mine, other, another = rng.integers(games.n_edges, size=(3, 30))
+        first.update(np.stack([mine, other])[None])
+        second.update(np.stack([mine, another])[None])
+    half = first.q.size // 2
+    assert (first.q[:half] == second.q[:half]).all()
+    assert (first.q[half:] != second.q[half:]).any()
+
+
+def command(*flags: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "matrix_games.py", *flags]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_leaves_run_folders_and_does_not_train_a_finished_seed_again(data_dir):
+    size = ["--layers", "2", "--games", "4", "--steps", "800", "--start_steps", "200", "--num_runs", "2"]
+    flags = [*size, "--learners", "i2q", "--data_dir"]
+    first = command(*flags, str(data_dir))
+    assert first.returncode == 0, first.stderr
+    progress = data_dir / "matrix_games_trees_i2q" / "matrix_games_trees_i2q_s1" / "progress.txt"
+    header, *rows = progress.read_text().splitlines()
+    assert "AverageTestEpRet" in header.split("\t")
+    assert len(rows) == 8
+    written = progress.stat().st_mtime_ns
+    again = command(*flags, str(data_dir))
+    assert "finished already" in again.stdout
+    assert progress.stat().st_mtime_ns == written
+    assert again.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]
+    other = command(*flags, str(data_dir), "--alpha", "0.2")
+    assert other.returncode == 2
+    assert "alpha 0.1, not 0.2" in other.stderr
+    assert other.stderr.count("\n") == 1
+
+
+def test_steps_that_do_not_end_with_an_episode_are_refused_in_one_line():
+    with pytest.raises(ValueError, match="--update_every 50: no multiple of --layers 4"):
+        Config(layers=4)
