@@ -1,0 +1,241 @@
+"""Learned against ideal values on DifferentialGame-n: is what an agent believes its actions are worth true?
+
+    python ideal_values.py data/i2q_ddpg_DifferentialGame-3 data/iddpg_DifferentialGame-3 --out ideal_values.png
+
+The ideal value of agent i's action is what it is worth if the others always do what is best for the team:
+
+    Q_i(s, a_i) = max over a_-i of Q(s, a) = r(s) + gamma max over a_-i of V(clip(s + .1 a, -1, 1)),   V = max_a Q
+
+V is computed by value iteration on a grid whose spacing divides a full move (see CELLS), with actions that lead from
+grid point to grid point; between them it is interpolated linearly. A time limit is never terminal, so the horizon is
+infinite although episodes have 25 steps. A run folder keeps its last checkpoints only, but these hold every transition
+ever seen. So a run is compared in two ways:
+
+- along the run, learned: the column QVals of progress.txt, the mean Q_i(s,a_i) over the batches of an epoch; ideal:
+  the mean of the ideal Q_i(s,a_i) over the replay that these batches were drawn from. Both are means over the same
+  transitions up to sampling, whatever the policy was. The rows go to ideal_values.txt in the run folder, and are taken
+  from there where the checkpoint is gone.
+- at the last checkpoint, state by state and agent by agent: bias, root mean square error and correlation on the latest
+  10,000 transitions, and on states and actions drawn uniformly.
+
+Paper: Jiang & Lu 2022, "I2Q: A Fully Decentralized Q-Learning Algorithm", figure 5. How the paper computed its ideal
+values was not at hand: grid, averages and the choice of transitions are ours.
+"""
+
+import argparse
+import itertools
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.checkpoint import Checkpoints, Damaged, write_atomic
+from common.nets import MLP
+from common.replay import Replay
+from common.seeding import Streams
+from envs.differential import STEP, reward
+
+CELLS = {1: 100, 2: 20, 3: 5, 4: 2, 5: 1}  # of the grid in a full move: 1001^2 points would be no trouble, 201^3 are
+LATEST = 10_000  # transitions that a checkpoint is compared on
+
+
+class Ideal:
+    """The ideal values of DifferentialGame-n; x (..., n) are states."""
+
+    def __init__(self, n: int, gamma: float, cells: int = 0):
+        self.n, self.gamma, self.cells = n, gamma, cells or CELLS[n]
+        self.axis = np.linspace(-1, 1, round(2 / STEP) * self.cells + 1)
+        rew = reward(np.stack(np.meshgrid(*[self.axis] * n, indexing="ij"), -1))
+        self.table = rew / (1 - gamma)  # of staying for ever: iteration k then has the best of k moves and staying
+        old = np.zeros(1)
+        while np.abs(self.table - old).max() > 1e-9:
+            old = self.table
+            self.table = rew + gamma * self._best_move(self.table, range(n))
+        self.onward = [self._best_move(self.table, [j for j in range(n) if j != i]) for i in range(n)]
+
+    def _best_move(self, table: np.ndarray, movers: Any) -> np.ndarray:
+        """Largest value within a full move of these coordinates; a box's maximum is one axis' after the other's."""
+        for axis in movers:
+            ends = [(self.cells, self.cells) if k == axis else (0, 0) for k in range(self.n)]
+            padded = np.pad(table, ends, constant_values=-np.inf)
+            table = np.lib.stride_tricks.sliding_window_view(padded, 2 * self.cells + 1, axis).max(-1)
+        return table
+
+    def value(self, x: np.ndarray) -> np.ndarray:
+        """V(x): (...)."""
+        return self._interpolate(self.table, x)
+
+    def q(self, agent: int, x: np.ndarray, act: np.ndarray) -> np.ndarray:
+        """max over a_-i of Q(x, a) for a_i = act (...): (...)."""
+        moved = x.astype(np.float64)
+        moved[..., agent] = np.clip(moved[..., agent] + STEP * act, -1, 1)
+        return reward(x) + self.gamma * self._interpolate(self.onward[agent], moved)
+
+    def _interpolate(self, table: np.ndarray, x: np.ndarray) -> np.ndarray:
+        at = (np.clip(x, -1, 1) + 1) / (self.axis[1] - self.axis[0])
+        low = np.minimum(at.astype(int), len(self.axis) - 2)
+        part, total = at - low, 0
+        for corner in itertools.product((0, 1), repeat=self.n):
+            weight = np.where(corner, part, 1 - part).prod(-1)
+            total = total + weight * table[tuple(np.moveaxis(low + corner, -1, 0))]
+        return np.asarray(total)
+
+
+class LearnedRun:
+    """A run folder: its configuration, the rows of progress.txt, and at its last checkpoint Q's networks and replay."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        try:
+            self.config = json.loads((folder / "config.json").read_text())
+            match = re.fullmatch(r"DifferentialGame-(\d)", self.config["env"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder}: not a run folder, config.json is not readable ({error})") from None
+        if match is None:
+            raise ValueError(f"{folder}: {self.config['env']} has no ideal values here, DifferentialGame-n has")
+        self.n = int(match[1])
+
+    def progress(self) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and QVals of the rows in which anything was learned."""
+        try:
+            header, *rows = [line.split("\t") for line in (self.folder / "progress.txt").read_text().splitlines()]
+            columns = np.array(
+                [[float(row[header.index(name)]) for name in ("TotalEnvInteracts", "QVals")] for row in rows]
+            )
+        except (OSError, ValueError, IndexError) as error:
+            raise ValueError(f"{self.folder}: progress.txt has no readable column QVals ({error})") from None
+        return tuple(columns[np.isfinite(columns).all(1)].T)  # type: ignore[return-value]
+
+    def load(self) -> bool:
+        """Read the last checkpoint: q, obs (T, n) and act (N, T). False where there is none."""
+        checkpoints = Checkpoints(self.folder / "checkpoint")
+        if not checkpoints.steps():
+            return False
+        cfg, n = self.config, self.n
+        replay = Replay([cfg["seed"]], n, n, 1, cfg["replay_size"])
+        try:
+            state = checkpoints.load(checkpoints.steps()[-1], replay)
+        except Damaged as damage:
+            raise ValueError(f"{self.folder}: the last checkpoint is damaged: {damage}") from None
+        replay.count = state["replay"]["count"]
+        if replay.count > replay.size:
+            raise ValueError(f"{self.folder}: the replay has wrapped, what early batches were drawn from is lost")
+        rows = replay.read(0, 0, replay.count)
+        self.obs, self.act = rows[0, :, :n], rows[:, :, n]
+        sizes, one = [n + 1, *[cfg["hid"]] * cfg["l"], 1], np.ones(n, int)
+        params = torch.as_tensor(state["agents"].get("q_adam", {}).get("params", torch.zeros(0)))
+        if params.shape != MLP.glorot(sizes, Streams([0], "weights"), one, one).flat[0].shape:
+            raise ValueError(f"{self.folder}: {cfg['algorithm']} learns no Q(s, a_i)")
+        self.q = MLP(sizes, params[None])
+        return True
+
+    def learned(self, x: np.ndarray, act: np.ndarray) -> np.ndarray:
+        """Q_i(x, a_i) of every agent for x (B, n) and act (N, B): (N, B)."""
+        obs = np.broadcast_to(x, (self.n, *x.shape))
+        with torch.no_grad():
+            return self.q(torch.tensor(np.concatenate([obs, act[..., None]], -1), dtype=torch.float32)[None])[
+                0, ..., 0
+            ].numpy()
+
+
+def along(run: LearnedRun, ideal: Ideal) -> np.ndarray:
+    """Rows of step, learned and ideal mean value: (rows, 3)."""
+    step, learned = run.progress()
+    q = np.mean([ideal.q(i, run.obs, run.act[i]) for i in range(run.n)], 0)
+    of_replay = q.cumsum() / np.arange(1, len(q) + 1)  # the mean over what was stored by then
+    every, length = run.config["update_every"], run.config["steps_per_epoch"]
+    rows = []
+    for end, value in zip(step.astype(int), learned):
+        blocks = np.arange(end - length + every, end + 1, every)  # the steps at which this epoch's batches were drawn
+        blocks = blocks[(blocks >= run.config["update_after"]) & (blocks <= len(q))]
+        if len(blocks):
+            rows.append([end, value, of_replay[blocks - 1].mean()])
+    return np.array(rows).reshape(-1, 3)
+
+
+def compare(run: LearnedRun, ideal: Ideal) -> list[str]:
+    """One line an agent and set of states: how learned values differ from ideal ones at the checkpoint."""
+    rng = np.random.default_rng(0)
+    latest = run.obs[-LATEST:], run.act[:, -LATEST:]
+    uniform = rng.uniform(-1, 1, (LATEST, run.n)), rng.uniform(-1, 1, (run.n, LATEST))
+    lines = []
+    for name, (x, act) in (("latest", latest), ("uniform", uniform)):
+        for i, learned in enumerate(run.learned(x, act)):
+            best = ideal.q(i, x, act[i])
+            rms, correlation = np.sqrt(np.square(learned - best).mean()), np.corrcoef(learned, best)[0, 1]
+            lines.append(
+                f"  {name:<8} agent {i}  learned {learned.mean():7.2f}  ideal {best.mean():7.2f}  "
+                f"rms error {rms:6.2f}  correlation {correlation:5.2f}"
+            )
+    return lines
+
+
+def series(run: LearnedRun, ideal: Ideal) -> tuple[np.ndarray, list[str]]:
+    """What `along` and `compare` give, or without a checkpoint what an earlier call left in the folder."""
+    path = run.folder / "ideal_values.txt"
+    if run.load():
+        rows, lines = along(run, ideal), compare(run, ideal)
+        text = ["TotalEnvInteracts\tQVals\tIdealQVals", *("\t".join(f"{x:.10g}" for x in row) for row in rows), ""]
+        write_atomic(path, "\n".join(text).encode())
+        return rows, lines
+    if path.exists():
+        return np.loadtxt(path, skiprows=1, ndmin=2), []
+    raise ValueError(f"{run.folder}: neither a checkpoint nor an ideal_values.txt that one was compared in")
+
+
+def draw(runs: list[LearnedRun], rows: list[np.ndarray], out: str) -> None:
+    """Learned and ideal mean values along the runs; one panel an experiment."""
+    from matplotlib.figure import Figure  # late: --help does without; no pyplot: no display is needed
+
+    names = list(dict.fromkeys(run.folder.parent.name for run in runs))
+    figure = Figure(figsize=(4.6 * len(names), 3.6), dpi=130, layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for axes, name in zip(panels, names):
+        mine = [(run, row) for run, row in zip(runs, rows) if run.folder.parent.name == name]
+        for k, (run, row) in enumerate(mine):
+            axes.plot(row[:, 0], row[:, 1], color=f"C{k % 10}", label=f"learned, seed {run.config['seed']}")
+            axes.plot(row[:, 0], row[:, 2], ":", color=f"C{k % 10}", label="ideal" if k == 0 else None)
+        axes.set(title=name, xlabel="environment steps", ylabel="mean Q_i(s, a_i) over the replay")
+        axes.legend(fontsize=7)
+        axes.grid(color="#e6e6e6")
+    figure.savefig(out)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rundir", nargs="+", help="run folders, or folders that hold some")
+    parser.add_argument("--cells", type=int, default=0, help=f"cells of the grid in a full move; by n: {CELLS}")
+    parser.add_argument("--out", default="ideal_values.png", help="the picture: .png, .pdf or .svg")
+    args = parser.parse_args()
+    try:
+        if Path(args.out).suffix not in (".png", ".pdf", ".svg") or not Path(args.out).absolute().parent.is_dir():
+            raise ValueError(f"--out {args.out!r}: give a .png, .pdf or .svg file in a folder that exists")
+        if not 0 <= args.cells <= 1000:
+            raise ValueError(f"--cells {args.cells}: must be within 1 .. 1000, or 0 for the choice by n")
+        folders = [path.parent for name in args.rundir for path in sorted(Path(name).rglob("config.json"))]
+        if not folders:
+            raise ValueError(f"no run folder, one with a config.json, in {', '.join(args.rundir)}")
+        runs, rows, ideals = [LearnedRun(folder) for folder in folders], [], {}
+        for run in runs:
+            key = run.n, run.config["gamma"]
+            ideals[key] = ideals.get(key) or Ideal(*key, args.cells)
+            row, lines = series(run, ideals[key])
+            rows.append(row)
+            print("\n".join([f"{run.folder}", "     step   learned     ideal     ratio"]))
+            for step, learned, ideal in row[:: max(1, len(row) // 10)]:
+                print(f"{step:9.0f} {learned:9.2f} {ideal:9.2f} {learned / ideal:9.2f}")
+            print("\n".join(lines), flush=True)
+        draw(runs, rows, args.out)
+        print(f"picture: {args.out}")
+        return 0
+    except ValueError as error:
+        print(f"ideal_values.py: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
