@@ -129,11 +129,12 @@ class StoppingAdam:
         self.moments = [(torch.zeros_like(param), torch.zeros_like(param)) for param in self.params]
         # beta^t after the t steps that an agent made, by repeated product: pow may round by where a number stands
         self.decays = torch.ones(2, *net.flat.shape[:2], dtype=torch.float64, device=net.flat.device)
+        self.rates = self.decays.new_tensor(self.betas)[:, None, None]
 
     @torch.no_grad()
     def descend(self, loss: Tensor, going: Tensor) -> None:
         """One step down `loss`, a sum over seeds and agents, of the agents that are `going` (S, N) bool."""
-        self._keep(self.decays, self.decays * self.decays.new_tensor(self.betas)[:, None, None], going)
+        self._keep(self.decays, self.decays * self.rates, going)
         one, two = (1 - self.decays).to(loss.dtype)[..., None]  # what the moments lack, as they started at 0
         for param, grad, (mean, square) in zip(self.params, torch.autograd.grad(loss, self.params), self.moments):
             self._keep(mean, mean.lerp(grad, 1 - self.betas[0]), going[..., None])
