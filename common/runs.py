@@ -67,7 +67,7 @@ class RunConfig:
             raise ValueError(f"--device {self.device!r}: known are cpu, cuda and cuda:<number>")
 
 
-DIVERGED = "the update diverged; start anew with a smaller --q_lr or --pi_lr"
+DIVERGED = "the update diverged; start anew with smaller step sizes"
 
 
 def within(config: Any, **ranges: tuple[float, float]) -> None:
