@@ -347,15 +347,14 @@ def find(folders: tuple[str, ...], name: str) -> list[plot.Run]:
                 runs += plot.load([str(Path(folder) / name)])
             except ValueError as error:
                 plot.note(str(error))
-    parts = [part.runs for part in plot.group(runs)]
-    if not parts:
+    if not runs:
         return []
 
     def length(run: plot.Run) -> float:
         return np.nanmax(run.columns.get("TotalEnvInteracts", np.zeros(1)))
 
     by_settings: dict[str, dict[str, plot.Run]] = {}
-    for run in itertools.chain(*parts):
+    for run in runs:
         seeds = by_settings.setdefault(str(sorted(run.settings.items(), key=str)), {})
         if run.seed not in seeds or length(run) > length(seeds[run.seed]):
             seeds[run.seed] = run
@@ -406,11 +405,9 @@ def _ideal_panels(figure: Figure, folders: Sequence[str], est: str, band: str) -
         if runs:
             part = plot.Experiment(label, GAME, runs, LABELS.index(label))
             distances += plot.arrange([part], ys=["Distance"], est=est, band=band)[0].lines
-        found.append(
-            plot.Panel(f"{label}: learned and ideal", "QVals", lines, [] if runs else [label], {}, "mean value")
-        )
+        found.append(plot.Panel(f"{label} against ideal", "QVals", lines, [] if runs else [label], {}, "mean value"))
     missing = [label for label in figure.lines if label not in [line.experiment.label for line in distances]]
-    return [*found, plot.Panel("distance between them", "QVals", distances, missing)]
+    return [*found, plot.Panel("distance from ideal", "QVals", distances, missing)]
 
 
 def describe(figure: Figure, drawn: Sequence[plot.Panel], est: str = "", band: str = "") -> str:
@@ -517,7 +514,7 @@ def main(args: argparse.Namespace) -> int:
     out = Path(args.out or "data/figures")
     numbers = list(FIGURES) if args.all_figures else args.figure or []
     if unknown := [number for number in numbers if number not in FIGURES]:
-        plot.note(f"--figure {' '.join(unknown)}: no such figure; known: {' '.join(FIGURES)}")
+        plot.note(f"--figure {' '.join(unknown)}: no such figure; known: {' '.join(FIGURES)} (LOGDIRs go before it)")
         return 2
     if bare := [folder for folder in folders if not Path(folder).is_dir()]:
         plot.note(f"LOGDIR {bare[0]!r}: no such folder; a folder that holds experiments is asked for")

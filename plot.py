@@ -504,8 +504,7 @@ def draw(panels: Sequence[Panel], out: Path, x: str = "TotalEnvInteracts", capti
         figure.legend(
             handles, list(entries), loc="outside upper center", ncols=n_abreast, handlelength=1.5, frameon=False
         )
-        caption = caption.replace(" %", "\u00a0%")
-        figure.supxlabel(textwrap.fill(caption, int(15 * width)), fontsize=7, color="#666666")
+        figure.supxlabel(fill(caption, int(15 * width)), fontsize=7, color="#666666")
     save(figure, out)
     return figure
 
@@ -547,12 +546,17 @@ def draw_panel(ax: "Axes", panel: Panel) -> None:
         at_left = ax.get_yaxis_transform()  # x in shares of the axes, y in returns
         ax.text(0.01, y, label, transform=at_left, va="bottom", size=7, color="#777777")
     if panel.missing:
-        text = textwrap.fill(f"not run yet: {', '.join(panel.missing)}", 40)
+        text = fill(f"not run yet: {', '.join(panel.missing)}", 40)
         ax.text(0.99, 0.01, text, transform=ax.transAxes, ha="right", va="bottom", size=7, color="#777777")
         low, high = ax.get_ylim()
         ax.set_ylim(low - 0.1 * (high - low), high)  # room for the text
     if right >= 10_000:
         ax.xaxis.set_major_formatter(lambda value, _: _short(value))
+
+
+def fill(text: str, width: int) -> str:
+    """The text in lines of this many characters; what is one to the reader, as "λ = 2" or "95 %", is not broken."""
+    return textwrap.fill(re.sub(r" (?=[%=])|(?<==) ", "\u00a0", text), width)
 
 
 def _colour(i: int | str) -> str:

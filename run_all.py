@@ -1,7 +1,7 @@
 """Train every run behind the paper's figures, those of the table FIGURES in figures.py, and go on where it was.
 
     ./run_all.sh --scale smoke                         all of it in tiny sizes: does everything run?
-    ./run_all.sh --scale short --figures 6 9 --jobs 2  fewer seeds than the paper's, and on MuJoCo fewer steps
+    ./run_all.sh --scale short --figures 6 9          fewer seeds than the paper's, and on MuJoCo fewer steps
     ./run_all.sh --scale paper --list                  what is done, running and left, and how long it will take
     mpirun -np 8 ./run_all.sh --scale paper            eight rows at a time; under Slurm: srun -n 8 ./run_all.sh ...
     ./run_all.sh --launcher "mpirun -np 4"             a row at a time, its seeds shared out among four ranks
@@ -14,6 +14,7 @@ row is claimed by a lock on its folder, so any number of these commands can work
 
 import argparse
 import fcntl
+import itertools
 import os
 import re
 import shlex
@@ -36,6 +37,7 @@ from common.ranks import LAUNCHERS
 UPDATE = {"i2q_ddpg": 6.0, "mbpo_baseline": 6.0, "iddpg": 3.0, "d3g": 6.0, "i2q_expectile": 6.0, "ippo": 1.0}
 GAMES = {"trees": 1.5, "two-optima": 0.3, "qplex-game": 0.03, "qtran-game": 0.03}  # of a step, of 100 games at a time
 START = 10.0  # seconds until a program trains
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def agents(task: str) -> int:
@@ -177,7 +179,7 @@ class Pool:
     def train(self, i: int, state: State, lock: IO[str]) -> None:
         """Run the row's commands, their output to run_all.log in its folder."""
         name, began, status = state.row.experiment, time.monotonic(), 0
-        environment = {key: value for key, value in os.environ.items() if key not in np.ravel(LAUNCHERS)}
+        environment = {key: value for key, value in os.environ.items() if key not in itertools.chain(*LAUNCHERS)}
         log_path = state.folder / "run_all.log"
         with open(log_path, "a") as log:
             for command in state.commands(shlex.split(self.args.launcher), self.args.threads):
@@ -219,7 +221,7 @@ class Pool:
             child.terminate()
 
     def run(self) -> int:
-        before = {signum: signal.signal(signum, self.stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+        before = {signum: signal.signal(signum, self.stop) for signum in SIGNALS}
         threads = [threading.Thread(target=self.work) for _ in range(self.args.jobs)]
         for thread in threads:
             thread.start()
@@ -278,7 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = list(figures.FIGURES)
     add("--figures", nargs="+", default=[], choices=known, metavar="N", help=f"only what these need: {' '.join(known)}")
     add("--only", default="", metavar="STR", help="only experiments whose name holds this")
-    add("--jobs", type=int, default=1, metavar="N", help="rows at a time, on this host or of each rank [%(default)s]")
+    text = "rows at a time; of each rank, where there are several [as many as cores, or 1 a rank]"
+    add("--jobs", type=int, metavar="N", help=text)
     add("--threads", type=int, default=0, metavar="N", help="threads of a program [cores / rows at a time]")
     add("--launcher", default="", metavar="CMD", help='what to start a row with, as "mpirun -np 4"')
     add("--data_dir", type=Path, metavar="DIR", help="where runs are kept [data, or data/smoke]")
@@ -286,13 +289,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--results", type=Path, default=figures.ROOT / "results", metavar="DIR", help=text)
     add("--list", action="store_true", help="show the table and what is left; start nothing")
     args = parser.parse_args(argv)
-    if args.jobs < 1 or args.threads < 0:
-        parser.error("--jobs is 1 or more, --threads 0 or more")
     args.data_dir = (args.data_dir or figures.ROOT / ("data/smoke" if args.scale == "smoke" else "data")).absolute()
     place = [(int(os.environ[size]), int(os.environ[rank])) for size, rank in LAUNCHERS if size in os.environ]
     size, rank = place[0] if place else (1, 0)
+    cores = os.cpu_count() or 1
+    if args.jobs is None:
+        args.jobs = 1 if place or args.launcher else cores
+    if args.jobs < 1 or args.threads < 0:
+        parser.error("--jobs is 1 or more, --threads 0 or more")
     workers = args.jobs * size
-    args.threads = args.threads or max(1, (os.cpu_count() or 1) // workers)
+    args.threads = args.threads or max(1, cores // workers)
 
     chosen = [row for row in figures.rows(args.scale, args.figures) if args.only in row.experiment]
     states = [State(row, args.data_dir, args.results) for row in chosen]

@@ -151,7 +151,7 @@ def test_the_caption_says_how_many_seeds_and_steps_are_behind_each_curve(tmp_pat
 
 def test_a_panel_without_runs_says_so_and_names_what_else_is_missing(tmp_path):
     write_game(tmp_path, [90], [29])
-    for number, text in (("6", "not run yet: D3G, λ = 0"), ("8", "not run yet")):
+    for number, text in (("6", "not run yet: D3G, λ\u00a0=\u00a00"), ("8", "not run yet")):
         (ax,) = plot.draw(drawn(tmp_path, number)[0], tmp_path / "x.png").axes
         assert text in [t.get_text() for t in ax.texts]
 
@@ -203,6 +203,17 @@ def test_a_mistake_ends_in_one_line_and_status_2(tmp_path, capsys, argv, message
     assert plot.main([arg.format(tmp_path) for arg in argv]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message.format(tmp_path) in line
+
+
+def test_figure_5_draws_what_ideal_values_left_and_the_distance(tmp_path):
+    write_game(tmp_path, [90, 91], [29, 30], n_rows=2)
+    for seed in (0, 1):
+        path = tmp_path / f"i2q_ddpg_{GAME}" / f"i2q_ddpg_{GAME}_s{seed}" / "ideal_values.txt"
+        path.write_text("TotalEnvInteracts\tQVals\tIdealQVals\n10000\t5\t9\n20000\t8\t10\n")
+    i2q, iddpg, distance = drawn(tmp_path, "5")[0]
+    assert [(line.experiment.label, line.mid.tolist()) for line in i2q.lines] == [("I2Q", [5, 8]), ("ideal", [9, 10])]
+    assert [(line.experiment.label, line.mid.tolist()) for line in distance.lines] == [("I2Q", [4, 2])]
+    assert (iddpg.lines, iddpg.missing, distance.missing) == ([], ["IDDPG"], ["IDDPG"])
 
 
 # --------------------------------------------------------------------------------------------------------------- claims
@@ -259,6 +270,8 @@ def test_the_answer_follows_the_rule(tmp_path, i2q, iddpg, n_rows, answer):
 def test_a_claim_against_a_number_asks_for_the_interval(tmp_path, i2q, answer):
     write_game(tmp_path, i2q, [])
     assert verdict(tmp_path, figures.Claim("I2Q leaves the trap", "I2Q", 35.0))[0] == answer
+    other = {"yes": "no", "no": "yes", "not enough data": "not enough data"}[answer]
+    assert verdict(tmp_path, figures.Claim("I2Q stays in the trap", 35.0, "I2Q"))[0] == other
 
 
 def test_a_claim_without_runs_says_what_was_not_run(tmp_path):

@@ -44,7 +44,7 @@ def main(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "ROOT", tmp_path)
     use(monkeypatch, "1", "2")
     folders = ["--data_dir", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
-    return lambda *argv: run_all.main([*argv, *folders])
+    return lambda *argv: run_all.main(["--jobs", "1", *argv, *folders])
 
 
 def use(monkeypatch, *lams: str) -> None:
@@ -97,6 +97,18 @@ def test_shorter_runs_and_runs_of_other_settings_in_results_do_not_count(main, t
     assert started(tmp_path, "lam1") + started(tmp_path, "lam2") == [
         f"--lam {lam} --epochs 4 --seed 0 --num_runs 3" for lam in (1, 2)
     ]
+
+
+def test_a_run_of_figure_5_is_done_when_its_values_are_compared_too(tmp_path):
+    row = figures.Row("lam1", "i2q_ddpg", "Game-3", ["--lam", "1", "--epochs", "4"], 1, ["5", "6"])
+    write_run(tmp_path / "data", "lam1", 0)
+    state = run_all.State(row, tmp_path / "data", tmp_path / "results")
+    assert (state.left, state.commands([], 1)[-1][1:3]) == (
+        {0: 0},
+        ["ideal_values.py", str(tmp_path / "data" / "lam1")],
+    )
+    (tmp_path / "data" / "lam1" / "lam1_s0" / "ideal_values.txt").write_text("")
+    assert run_all.State(row, tmp_path / "data", tmp_path / "results").left == {}
 
 
 def test_a_row_that_fails_is_named_with_its_log_and_the_others_go_on(main, tmp_path, capsys, monkeypatch):
