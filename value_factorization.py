@@ -1,0 +1,345 @@
+"""A one-step game that most factorised values cannot represent: decentralised and centralised learners on uniform data.
+
+Two agents choose one of three actions each; the team is paid once and the episode ends:
+
+    qplex-game      8 -12 -12       qtran-game      8 -12 -12
+                  -12   6   0                     -12   0   0
+                  -12   0   6                     -12   0   0
+
+Decentralised: agent i sees a_i, the reward and the successor s', a state of its own for each of the 9 joint actions:
+    iql       Q_i(a_i) -> r
+    i2q       Qss_i(s') -> r; Q_i(a_i) -> max of Qss_i over the successors seen to follow a_i
+Centralised training, decentralised execution (every agent takes the argmax of its own Q_i):
+    vdn       Qtot = sum_i Q_i                                                       Sunehag et al. 2018
+    qmix      Qtot = w2 . elu(sum_i w1_i Q_i + b1) + b2 with w1, w2 >= 0             Rashid et al. 2018
+    qatten    Qtot = c + sum_h w_h sum_i softmax_i(l_h) Q_i with w_h >= 0            Yang et al. 2020
+    qtran     Qjt -> r; penalties, both of weight 1, hold sum_i Q_i + V at Qjt for the greedy joint action and at no
+              less than Qjt elsewhere (QTRAN-base)                                   Son et al. 2019
+    qplex-aLbH   Qtot = sum_i Q'_i + sum_i (lambda_i(u) - 1) sg(Q'_i - max Q'_i), Q'_i = w_i Q_i + b_i, w_i >= 0, with
+              lambda_i(u) = sum_h |k_h| sigmoid(g_hi) sigmoid(net_hi(u)): b heads, nets of a layers   Wang et al. 2021
+    ow-qmix   QMIX with squared errors weighted by 1 where Qtot < r, else w_alpha    Rashid et al. 2020
+    cw-qmix   the same with 1 at the greedy joint action and where r > Q*(greedy), else w_alpha; Q* is a joint table
+
+Departures: observation and state are constant here, so agents' networks are tables Q_i(a_i), and what hypernetworks
+make of the state are free parameters. r is the target of everything: the game ends after its step. All learners use
+Adam, and the same batches; a batch is held as the shares of the 9 joint actions in it.
+"""
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import elu
+
+from common.checkpoint import write_atomic
+from common.runs import parse, within
+
+N, A = 2, 3  # agents, actions of each
+GAMES = {
+    "qplex-game": torch.tensor([[8.0, -12, -12], [-12, 6, 0], [-12, 0, 6]]),
+    "qtran-game": torch.tensor([[8.0, -12, -12], [-12, 0, 0], [-12, 0, 0]]),
+}
+QPLEX = tuple(f"qplex-{layers}L{heads}H" for layers in (1, 2) for heads in (4, 10))
+NAMES = ("iql", "i2q", "vdn", "qmix", "qatten", "qtran", *QPLEX, "ow-qmix", "cw-qmix")
+
+
+@dataclass(frozen=True)
+class Config:
+    env: Literal["qplex-game", "qtran-game"] = "qplex-game"  # pay-off
+    learners: tuple[str, ...] = NAMES  # who learns it; qplex-aLbH for any a layers and b heads
+    seed: int = 0  # first seed, of initial values and data
+    num_runs: int = 6  # seeds to train
+    exp_name: str = ""  # name of the experiment; default: value_factorization_<env>; a learner's folder adds its name
+    data_dir: str = "data"  # where experiments are kept
+    updates: int = 5000  # updates of every learner
+    batch_size: int = 100  # joint actions per update, drawn uniformly
+    lr: float = 1e-2  # Adam's step size
+    w_alpha: float = 0.1  # OW- and CW-QMIX: weight of what their rule does not choose
+    embed: int = 32  # QMIX: units of the mixing network
+    heads: int = 4  # Qatten: attention heads
+    score_every: int = 50  # updates between scores
+    obs: ClassVar[str] = "full"  # not a choice: there is one state
+
+    def __post_init__(self) -> None:
+        one = (1, float("inf"))
+        within(self, num_runs=one, updates=one, batch_size=one, embed=one, heads=one, score_every=one)
+        within(self, seed=(0, 2**32 - 1), w_alpha=(0, 1), lr=(0, float("inf")))
+        for name in self.learners:
+            if name not in NAMES and not re.fullmatch(r"qplex-[1-9]L[1-9]\d*H", name):
+                raise ValueError(f"--learners {name!r}: known are {', '.join(NAMES)} and any other qplex-aLbH")
+
+
+class Learner:
+    """Values of S seeds; q (S, N, A) are the agents' own, whose argmax they play."""
+
+    def __init__(self, rngs: Sequence[np.random.Generator]):
+        self.rngs = rngs
+        self.parameters: list[Tensor] = []
+        self.q = self.new(N, A)
+
+    def new(self, *shape: int, fan_in: int = 1) -> Tensor:
+        """A parameter (S, *shape) ~ U(-1, 1) / sqrt(fan_in), as torch.nn.Linear begins; every seed its own."""
+        draws = np.stack([rng.uniform(-1, 1, shape) for rng in self.rngs]) / np.sqrt(fan_in)
+        self.parameters.append(torch.tensor(draws, dtype=torch.float32, requires_grad=True))
+        return self.parameters[-1]
+
+    def greedy(self) -> Tensor:
+        """The joint action that is played: (S, A, A), one-hot."""
+        best = torch.nn.functional.one_hot(self.q.argmax(-1), A)
+        return best[:, 0, :, None] * best[:, 1, None, :]
+
+    def joint(self) -> Tensor:
+        """Qtot of all joint actions: (S, A, A)."""
+        raise NotImplementedError
+
+    def loss(self, share: Tensor, rew: Tensor) -> Tensor:
+        """Mean over the batch, whose joint actions have these shares (S, A, A), of (Qtot - r)^2: (S,)."""
+        return (share * (self.joint() - rew).square()).sum((1, 2))
+
+
+def by_agent(table: Tensor) -> Tensor:
+    """A table over joint actions (..., A, A) as either agent has it, own action first: (..., N, A, A)."""
+    return torch.stack([table, table.mT], -3)
+
+
+class IQL(Learner):
+    def joint(self) -> Tensor:
+        return torch.full_like(self.q[:, :1].expand(-1, A, -1), torch.nan)  # it has none
+
+    def loss(self, share: Tensor, rew: Tensor) -> Tensor:
+        return (by_agent(share) * (self.q[..., None] - by_agent(rew)).square()).sum((1, 2, 3))
+
+
+class I2Q(IQL):
+    def __init__(self, rngs: Sequence[np.random.Generator]):
+        super().__init__(rngs)
+        self.qss = self.new(N, A, A)
+        self.seen = torch.zeros(self.qss.shape, dtype=torch.bool)
+
+    def loss(self, share: Tensor, rew: Tensor) -> Tensor:
+        share, rew = by_agent(share), by_agent(rew)
+        self.seen |= share > 0
+        best = torch.where(self.seen, self.qss, -torch.inf).amax(-1).detach()
+        y = torch.where(self.seen.any(-1), best, self.q.detach())  # of an action never taken nothing is known
+        loss_qss = (share * (self.qss - rew).square()).sum((1, 2, 3))
+        return loss_qss + (share.sum(-1) * (self.q - y).square()).sum((1, 2))
+
+
+class VDN(Learner):
+    def joint(self) -> Tensor:
+        return self.q[:, 0, :, None] + self.q[:, 1, None, :]
+
+
+class QMIX(Learner):
+    def __init__(self, rngs: Sequence[np.random.Generator], embed: int):
+        super().__init__(rngs)
+        self.w1, self.b1 = self.new(N, embed), self.new(embed)
+        self.w2, self.b2 = self.new(embed, fan_in=embed), self.new()
+
+    def joint(self) -> Tensor:
+        x = torch.einsum("snu,sne->snue", self.q, self.w1.abs())  # (S, N, A, E)
+        hidden = elu(x[:, 0, :, None] + x[:, 1, None] + self.b1[:, None, None])
+        return (hidden * self.w2.abs()[:, None, None]).sum(-1) + self.b2[:, None, None]
+
+
+class WQMIX(QMIX):
+    def __init__(self, rngs: Sequence[np.random.Generator], embed: int, rule: str, alpha: float):
+        super().__init__(rngs, embed)
+        self.rule, self.alpha = rule, alpha
+        self.q_star = self.new(A, A)
+
+    def loss(self, share: Tensor, rew: Tensor) -> Tensor:
+        error, greedy = self.joint() - rew, self.greedy()
+        if self.rule == "ow":
+            full = error < 0
+        else:
+            full = (greedy > 0) | (rew > (self.q_star * greedy).sum((1, 2), keepdim=True))
+        weight = torch.where(full, 1.0, self.alpha)
+        return (share * (weight * error.square() + (self.q_star - rew).square())).sum((1, 2))
+
+
+class Qatten(Learner):
+    def __init__(self, rngs: Sequence[np.random.Generator], heads: int):
+        super().__init__(rngs)
+        self.logits, self.w, self.c = self.new(heads, N), self.new(heads), self.new()
+
+    def joint(self) -> Tensor:
+        weight = torch.einsum("sh,shn->sn", self.w.abs(), self.logits.softmax(-1))
+        q = self.q * weight[..., None]
+        return q[:, 0, :, None] + q[:, 1, None, :] + self.c[:, None, None]
+
+
+class QTRAN(Learner):
+    def __init__(self, rngs: Sequence[np.random.Generator]):
+        super().__init__(rngs)
+        self.q_joint, self.v = self.new(A, A), self.new()
+
+    def joint(self) -> Tensor:
+        return self.q_joint
+
+    def loss(self, share: Tensor, rew: Tensor) -> Tensor:
+        over = self.q[:, 0, :, None] + self.q[:, 1, None, :] + self.v[:, None, None] - self.q_joint.detach()
+        opt = (self.greedy() * over.square()).sum((1, 2))
+        nopt = (share * over.clamp(max=0).square()).sum((1, 2))
+        return super().loss(share, rew) + opt + nopt
+
+
+class DuplexDueling(Learner):
+    def __init__(self, rngs: Sequence[np.random.Generator], layers: int, heads: int, width: int = 64):
+        super().__init__(rngs)
+        self.w, self.b = self.new(N), self.new(N)
+        self.key, self.agent = self.new(heads), self.new(heads, N)
+        sizes = [N * A, *[width] * (layers - 1), N]
+        self.net = [
+            (self.new(heads, n_in, n_out, fan_in=n_in), self.new(heads, 1, n_out, fan_in=n_in))
+            for n_in, n_out in pairwise(sizes)
+        ]
+        one, two = torch.meshgrid(torch.arange(A), torch.arange(A), indexing="ij")
+        self.acts = (
+            torch.nn.functional.one_hot(torch.stack([one, two], -1), A).flatten(2).flatten(0, 1).float()
+        )  # (9, 6)
+
+    def credit(self) -> Tensor:
+        """lambda_i(u) > 0: (S, N, A, A)."""
+        x = self.acts
+        for k, (weight, bias) in enumerate(self.net):
+            x = (x.relu() if k else x) @ weight + bias  # (S, H, 9, .)
+        head = self.key.abs()[..., None] * self.agent.sigmoid()
+        return torch.einsum("shn,shun->snu", head, x.sigmoid()).unflatten(-1, (A, A))
+
+    def joint(self) -> Tensor:
+        q = self.w.abs()[..., None] * self.q + self.b[..., None]
+        advantage = (q - q.amax(-1, keepdim=True)).detach()
+        each = torch.stack([q[:, 0, :, None].expand(-1, A, A), q[:, 1, None, :].expand(-1, A, A)], 1)  # (S, N, A, A)
+        held = torch.stack([advantage[:, 0, :, None].expand(-1, A, A), advantage[:, 1, None].expand(-1, A, A)], 1)
+        return (each + (self.credit() - 1) * held).sum(1)
+
+
+def make(name: str, cfg: Config, rngs: Sequence[np.random.Generator]) -> Learner:
+    if name.startswith("qplex"):
+        layers, heads = re.findall(r"\d+", name)
+        return DuplexDueling(rngs, int(layers), int(heads))
+    if name in ("ow-qmix", "cw-qmix"):
+        return WQMIX(rngs, cfg.embed, name[:2], cfg.w_alpha)
+    if name == "qmix":
+        return QMIX(rngs, cfg.embed)
+    if name == "qatten":
+        return Qatten(rngs, cfg.heads)
+    return {"iql": IQL, "i2q": I2Q, "vdn": VDN, "qtran": QTRAN}[name](rngs)
+
+
+def train(cfg: Config, name: str) -> tuple[Learner, np.ndarray]:
+    """The learner, and the pay-off of its greedy joint action every `score_every` updates: (updates / that, S)."""
+    rngs = [np.random.default_rng(cfg.seed + k) for k in range(cfg.num_runs)]
+    learner, rew, history = make(name, cfg, rngs), GAMES[cfg.env], []
+    adam = torch.optim.Adam(learner.parameters, lr=cfg.lr, fused=True)
+    data = [np.random.default_rng([cfg.seed + k, 1]) for k in range(cfg.num_runs)]  # the same batches for all learners
+    for step in range(1, cfg.updates + 1):
+        count = np.stack([rng.multinomial(cfg.batch_size, np.full(A * A, 1 / (A * A))) for rng in data])
+        share = torch.tensor(count / cfg.batch_size, dtype=torch.float32).unflatten(-1, (A, A))
+        adam.zero_grad()
+        learner.loss(share, rew).sum().backward()  # a sum: every seed has the gradient that it would have alone
+        adam.step()
+        if step % cfg.score_every == 0:
+            history.append((learner.greedy() * rew).sum((1, 2)).numpy())
+    return learner, np.array(history)
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    try:
+        cfg = parse(Config, lambda env, obs: {}, __doc__, "value_factorization")
+        for name in cfg.learners:
+            run(cfg, name)
+        print(report(cfg))
+        return 0
+    except ValueError as error:
+        print(f"value_factorization.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "value_factorization.py: stopped; the same command goes on with the learners not finished", file=sys.stderr
+        )
+        return 130
+
+
+def seeds(cfg: Config) -> range:
+    return range(cfg.seed, cfg.seed + cfg.num_runs)
+
+
+def run_folder(cfg: Config, learner: str, seed: int) -> Path:
+    """Where one seed of one learner is kept."""
+    return Path(cfg.data_dir) / f"{cfg.exp_name}_{learner}" / f"{cfg.exp_name}_{learner}_s{seed}"
+
+
+def finished(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether this run is done. Makes its folder; raises ValueError where that holds a run of other settings."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        old = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else config
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}: {error}; give another --exp_name or --data_dir") from None
+    for name in sorted({*old, *config} - {"data_dir", "num_runs"}):
+        if old.get(name) != config.get(name):
+            raise ValueError(
+                f"{folder}: holds a run with {name} {old.get(name)!r}, not {config.get(name)!r}; "
+                "give another --exp_name, or the flags of that run"
+            )
+    write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
+    return (folder / "progress.txt").exists()
+
+
+def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray]) -> None:
+    """Tab-separated, header first."""
+    rows = ["\t".join(f"{value:.10g}" for value in row) for row in zip(*columns, strict=True)]
+    write_atomic(path, "\n".join(["\t".join(names), *rows, ""]).encode())
+
+
+def run(cfg: Config, name: str) -> None:
+    """Train all seeds of one learner and write their progress.txt and values.txt, unless that is done."""
+    config = {"algorithm": name, **dataclasses.asdict(cfg), "exp_name": f"{cfg.exp_name}_{name}"}
+    del config["learners"]
+    folders = [run_folder(cfg, name, seed) for seed in seeds(cfg)]
+    if all([finished(folder, {**config, "seed": seed}) for folder, seed in zip(folders, seeds(cfg))]):  # noqa: C419
+        print(f"{name} finished already: {folders[0].parent}", flush=True)
+        return
+    learner, history = train(cfg, name)
+    step = np.arange(1, len(history) + 1) * cfg.score_every
+    names = ["Epoch", "AverageTestEpRet", "TotalEnvInteracts"]
+    for row, folder in enumerate(folders):
+        rows = np.concatenate([learner.joint()[row].detach().numpy(), learner.q[row].detach().numpy()])
+        index = [*range(A), *[-1 - i for i in range(N)]]  # row a_0 of Qtot; -1 and -2: Q_0 and Q_1
+        write_table(folder / "values.txt", ["Row", *(f"Act{a}" for a in range(A))], [np.array(index), *rows.T])
+        write_table(folder / "progress.txt", names, [step // cfg.score_every, history[:, row], step * cfg.batch_size])
+    print(f"{name} done", flush=True)
+
+
+def report(cfg: Config) -> str:
+    """Pay-offs of the greedy joint actions over the seeds, and the values learned, medians over the seeds."""
+    lines = [f"{cfg.exp_name}: pay-off of the greedy joint action after {cfg.updates} updates, {cfg.num_runs} seeds"]
+    lines += ["learner        median     25 %     75 %  best found"]
+    tables = ["", "values learned, medians over the seeds: rows a_0 of Qtot(a_0, .), then Q_0 and Q_1"]
+    for name in cfg.learners:
+        folders = [run_folder(cfg, name, seed) for seed in seeds(cfg)]
+        last = np.array([np.loadtxt(folder / "progress.txt", skiprows=1, ndmin=2)[-1, 1] for folder in folders])
+        low, mid, high = np.percentile(last, [25, 50, 75])
+        found = f"{(last == GAMES[cfg.env].max().item()).sum()} of {len(last)}"
+        lines.append(f"{name:<12} {mid:>8.2f} {low:>8.2f} {high:>8.2f}  {found}")
+        values = np.median([np.loadtxt(folder / "values.txt", skiprows=1)[:, 1:] for folder in folders], 0)
+        rows = ["".join("       -" if np.isnan(x) else f"{x:8.2f}" for x in row) for row in values]
+        tables.append(f"{name:<12}" + "  |".join(rows))
+    curves = f"curves: python plot.py {Path(cfg.data_dir) / cfg.exp_name} --est median --band iqr"
+    return "\n".join([*lines, *tables, curves])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
