@@ -1,4 +1,5 @@
 # make run    the environment, then the main job in a size that ends within about four minutes on two cores, and its curve
+# make figures  the paper's figures and a report, from the shipped curves
 # make setup  the environment alone: .venv, from requirements.lock
 # make test   every test          make check  lint, format and types          make clean  forget .venv and the caches, keep data/
 
@@ -7,12 +8,17 @@ BIN := .venv/bin
 RUN_NAME ?= quick_2x3HalfCheetah
 RUN_FLAGS ?= --epochs 6 --steps_per_epoch 1000 --start_steps 1000 --update_after 1000 --num_test_episodes 2
 
-.PHONY: run setup test check format lock clean
+.PHONY: run figures setup test check format lock clean
 
 run: setup
 	$(BIN)/mpirun -np 5 $(BIN)/python i2q_ddpg.py --env 2x3HalfCheetah --exp_name $(RUN_NAME) $(RUN_FLAGS)
 	$(BIN)/python plot.py data/$(RUN_NAME) --out data/$(RUN_NAME).png
 	@echo "The curve of these five seeds: $(CURDIR)/data/$(RUN_NAME).png"
+
+# From results/ alone, nothing is trained; panels whose runs are missing say so.
+figures: setup
+	$(BIN)/python plot.py --all-figures
+	$(BIN)/python plot.py --report
 
 setup: .venv/.made-from-lock
 
