@@ -426,7 +426,7 @@ def describe(figure: Figure, drawn: Sequence[plot.Panel], est: str = "", band: s
         what = "; ".join(f"{', '.join(labels)}: {size}" for size, labels in behind.items())
         parts.setdefault(what or "not run yet", []).append(panel.title)
     if len(parts) == 1:
-        return f"{text} {next(iter(parts))}."
+        return f"{text} {next(iter(parts)).replace('not run', 'Not run')}."
     return " ".join([text, *(f"{', '.join(dict.fromkeys(titles))}: {what}." for what, titles in parts.items())])
 
 

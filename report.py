@@ -104,17 +104,14 @@ def _claims(drawn: dict[Figure, list[plot.Panel]]) -> str:
     lines = []
     for figure, figure_panels in drawn.items():
         for i, claim in enumerate(figure.claims):
-            first = True
+            answers: dict[tuple[str, str], list[str]] = {}  # tasks of one answer, such as "not run yet", share a row
             for task, panel in zip(figure.tasks, figure_panels[-1:] if figure.number == "5" else figure_panels):
-                if claim.tasks and task not in claim.tasks:
-                    continue
-                verdict, evidence = judge(claim, panel)
+                if not claim.tasks or task in claim.tasks:
+                    answers.setdefault(judge(claim, panel), []).append(TITLES.get(task, task))
+            for k, ((verdict, evidence), tasks) in enumerate(answers.items()):
+                name = f'<a href="#figure-{figure.number}">{escape(_name(figure))}</a>' if i == k == 0 else ""
                 badge = f'<span class="{verdict if verdict in ("yes", "no") else "open"}">{verdict}</span>'
-                name = f'<a href="#figure-{figure.number}">{escape(_name(figure))}</a>' if i == 0 and first else ""
-                lines.append(
-                    [name, escape(claim.text) if first else "", escape(TITLES.get(task, task)), badge, escape(evidence)]
-                )
-                first = False
+                lines.append([name, "" if k else escape(claim.text), escape(", ".join(tasks)), badge, escape(evidence)])
     head = ["figure", "the paper's claim", "task", "our runs", "what this rests on"]
     note = f"<p>{escape(RULE)} The paper's own text was not at hand; its claims are inferred from its appendix.</p>"
     return f'<h2 id="claims">What the paper claims, and what our runs say</h2>{note}{_table(head, lines)}'

@@ -1,7 +1,7 @@
 """Train every run behind the paper's figures, those of the table FIGURES in figures.py, and go on where it was.
 
     ./run_all.sh --scale smoke                         all of it in tiny sizes: does everything run?
-    ./run_all.sh --scale short --figures 6 9          fewer seeds than the paper's, and on MuJoCo fewer steps
+    ./run_all.sh --scale short --figures 6 9           fewer seeds than the paper's, and on MuJoCo fewer steps
     ./run_all.sh --scale paper --list                  what is done, running and left, and how long it will take
     mpirun -np 8 ./run_all.sh --scale paper            eight rows at a time; under Slurm: srun -n 8 ./run_all.sh ...
     ./run_all.sh --launcher "mpirun -np 4"             a row at a time, its seeds shared out among four ranks
@@ -198,8 +198,10 @@ class Pool:
                         start_new_session=True,  # a terminal's Ctrl-C comes here alone, and is passed on once
                         pass_fds=[lock.fileno()],  # should this process be killed, the row stays claimed
                     )
+                    first = name not in self.children
                     self.children[name] = child
-                    self.say(f"start {name}")
+                    if first:
+                        self.say(f"start {name}")
                 status = child.wait()
                 if status:
                     break
@@ -247,7 +249,9 @@ def remaining(states: Sequence[State], workers: int) -> float:
 
 def clock(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min" if minutes else "1 min"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
 def table(states: Sequence[State], args: argparse.Namespace, workers: int) -> str:

@@ -146,7 +146,7 @@ def test_a_figure_has_a_panel_a_task_and_a_line_a_learner(tmp_path):
 def test_the_caption_says_how_many_seeds_and_steps_are_behind_each_curve(tmp_path):
     write_game(tmp_path, [90, 91, 92, 93], [29] * 3, n_rows=20)
     assert "I2Q: 4 seeds to step 200,000; IDDPG: 3 seeds to step 200,000." in drawn(tmp_path)[1]
-    assert drawn(tmp_path, "8")[1].endswith("not run yet.")
+    assert drawn(tmp_path, "8")[1].endswith("Not run yet.")
 
 
 def test_a_panel_without_runs_says_so_and_names_what_else_is_missing(tmp_path):
