@@ -585,7 +585,8 @@ def axis_label(panels: Sequence[Panel], y: str) -> str:
 
 
 def legend_entries(lines: Sequence[Line]) -> dict[str, int | str]:
-    """Label with its number of seeds -> colour; a range where panels differ in it."""
+    """Label with its number of seeds -> colour, in the colours' order; a range where panels differ in it."""
+    lines = sorted(lines, key=lambda line: c if isinstance(c := line.experiment.colour, int) else len(COLOURS) ** 2)
     seeds: dict[str, list[int]] = {}
     for line in lines:
         seeds.setdefault(line.experiment.label, []).append(len(line.runs))

@@ -304,6 +304,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     workers = args.jobs * size
     args.threads = args.threads or max(1, cores // workers)
 
+    if args.list:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for: ./run_all.sh --list | head
     chosen = [row for row in figures.rows(args.scale, args.figures) if args.only in row.experiment]
     states = [State(row, args.data_dir, args.results) for row in chosen]
     if rank == 0:
