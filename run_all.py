@@ -207,7 +207,8 @@ class Pool:
                     break
         with self.lock:
             del self.children[name]
-            self.states[i] = State(state.row, self.args.data_dir, self.args.results)
+            for k, old in enumerate(self.states):  # others may work on them, too
+                self.states[k] = State(old.row, self.args.data_dir, self.args.results) if old.left else old
             if self.stopped.is_set():
                 self.say(f"stopped {name}")
             elif status or self.states[i].left:
@@ -302,7 +303,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.jobs < 1 or args.threads < 0:
         parser.error("--jobs is 1 or more, --threads 0 or more")
     workers = args.jobs * size
-    args.threads = args.threads or max(1, cores // workers)
+    if not args.threads and not args.launcher:  # with a launcher each program sees how many ranks share its host
+        args.threads = max(1, cores // workers)
 
     if args.list:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for: ./run_all.sh --list | head

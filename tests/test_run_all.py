@@ -165,6 +165,7 @@ def test_a_launcher_of_its_own_shares_out_the_seeds_of_a_row(main, tmp_path):
     assert main("--launcher", f"{sys.executable} -X utf8 -c 'import sys; print(sys.argv[1:])'") == 1  # trains nothing
     log = (tmp_path / "data" / "lam1" / "run_all.log").read_text()
     assert f"'{sys.executable}', 'i2q_ddpg.py', '--env', 'Game-3'" in log
+    assert "'--threads', '0'" in log  # a rank knows how many of them share its host
 
 
 def test_the_time_left_is_scaled_by_what_runs_have_taken(tmp_path):
