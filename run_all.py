@@ -174,9 +174,9 @@ class Pool:
                 else:
                     return
             with lock:
-                self.train(i, state, lock)
+                self.train(state, lock)
 
-    def train(self, i: int, state: State, lock: IO[str]) -> None:
+    def train(self, state: State, lock: IO[str]) -> None:
         """Run the row's commands, their output to run_all.log in its folder."""
         name, began, status = state.row.experiment, time.monotonic(), 0
         environment = {key: value for key, value in os.environ.items() if key not in itertools.chain(*LAUNCHERS)}
