@@ -131,7 +131,9 @@ def test_a_mistake_is_said_by_one_rank(tmp_path):
 
 
 def test_ranks_share_the_cores_of_their_host(tmp_path):
-    code = "from common.ranks import Ranks; r = Ranks.detect(); print(f'{r.rank} {r.size} {r.threads}', flush=True)"
+    # one write a line: a line and its end written apart may have another rank's line between them
+    code = "import os; from common.ranks import Ranks; r = Ranks.detect(); "
+    code += "os.write(1, f'{r.rank} {r.size} {r.threads}\\n'.encode())"
     out = subprocess.check_output(
         [MPIRUN, "-np", "2", sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, text=True
     )
