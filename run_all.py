@@ -211,7 +211,7 @@ class Pool:
                 self.states[k] = State(old.row, self.args.data_dir, self.args.results) if old.left else old
             if self.stopped.is_set():
                 self.say(f"stopped {name}")
-            elif status or self.states[i].left:
+            elif status or any(now.left for now in self.states if now.row is state.row):
                 self.failed.append(name)
                 self.say(f"FAILED {name}, status {status}: {log_path}")
             else:
