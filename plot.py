@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # matplotlib takes most of a second to import: --help and use
     from matplotlib.figure import Figure
 
 # settings in which the seeds of one curve may differ
-IRRELEVANT = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads"}
+IRRELEVANT = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile"}
 IRRELEVANT |= {"tensorboard", "versions"}
 PERFORMANCE = ("AverageTestEpRet", "AverageEpRet")  # Spinning Up's alias Performance is the first that a run has
 AXIS_LABELS = {

@@ -1,19 +1,23 @@
 """Stacks of small networks: S seeds times N agents, each its own weights, all evaluated by one call.
 
-Speed comes from three choices that the algorithm files need not know of. One autograd node spans a whole network, so
-autograd is entered once per network and not once per layer. On the CPU every (seed, agent) slice is its own matrix
-product: products of this size are at the core's peak alone, and a slice's bits do not depend on what stands beside it.
-All parameters of a role lie in one flat buffer, so Adam and polyak averaging are one call each.
+Speed comes from three choices that the algorithm files need not know of. One autograd node spans a whole stack of
+networks, so autograd is entered once per stack and not once per layer. All parameters of a role lie in one flat buffer,
+so Adam and polyak averaging are one call each. And a stack's forward and backward pass have three forms: on the CPU one
+call of the kernels of mlp.cpp where they are compiled (`MLP.kernels`), else PyTorch's products, one (seed, agent) slice
+after another; on a GPU one batched product a layer. On the CPU a slice's bits do not depend on what stands beside it.
 """
 
+import ctypes
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
+from common.kernels import Stack
 from common.seeding import Streams
 
 ALIGN = 16  # floats: every matrix starts on a cache line, as BLAS may round differently off it
@@ -26,16 +30,15 @@ class MLP:
     (S, N, out) are views into it, in the orientation of torch.nn.Linear.
     """
 
+    kernels: ClassVar[ctypes.CDLL | None] = None  # what common.kernels.load() returns, to compute with it
+
     def __init__(self, sizes: Sequence[int], flat: Tensor):
         self.sizes, self.flat = tuple(sizes), flat
         self.weights, self.biases = _layers(self.sizes, flat.detach())
-        # per-slice views, made once: making them anew would cost as much as a thin layer's product
-        layers = [
-            zip(w.flatten(0, 1).unbind(0), b.flatten(0, 1).unbind(0), strict=True)
-            for w, b in zip(self.weights, self.biases, strict=True)
-        ]
-        self.slices = list(zip(*layers, strict=True))  # by network, then layer: (weight, bias)
         self.grads: MLP | None = None  # a stack of gradients to write to, lent by Adam, which takes the result at once
+        S, N, length = flat.shape
+        sizes_c = (ctypes.c_long * len(sizes))(*sizes)
+        self.stack = Stack(S * N, len(sizes) - 1, sizes_c, flat.data_ptr(), length)
 
     @classmethod
     def glorot(
@@ -60,6 +63,10 @@ class MLP:
             weight.copy_(torch.from_numpy((streams.uniform(*weight.shape[1:]) * limit).astype(np.float32)))
         return cls(sizes, net.flat.to(device).requires_grad_())
 
+    def slice(self, i: int) -> list[tuple[Tensor, Tensor]]:
+        """The weight (out, in) and bias (out) of each layer of network i of the S * N."""
+        return [(w.flatten(0, 1)[i], b.flatten(0, 1)[i]) for w, b in zip(self.weights, self.biases, strict=True)]
+
     def __call__(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return _Evaluate.apply(x, self.flat, self)
@@ -82,39 +89,42 @@ class MLP:
 
 
 class Adam:
-    """One Adam (Kingma & Ba 2015) per network of a stack, as one call: Adam is elementwise."""
+    """One Adam (Kingma & Ba 2015) per network of a stack, as one call: Adam is elementwise.
+
+    betas .9 and .999, eps 1e-8, as everywhere.
+    """
 
     def __init__(self, net: MLP, lr: float):
-        self.net = net
-        self.adam = torch.optim.Adam([net.flat], lr=lr, fused=True)
-        self.buffer = MLP(net.sizes, torch.zeros_like(net.flat))
-        net.flat.grad = self.buffer.flat
-        state = self.adam.state[net.flat]  # what the first step would make; made now so that it can be restored
-        state["step"] = torch.zeros((), dtype=torch.float32, device=net.flat.device)
-        state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(net.flat), torch.zeros_like(net.flat)
+        self.net, self.lr = net, lr
+        self.grads = MLP(net.sizes, torch.zeros_like(net.flat))
+        self.exp_avg, self.exp_avg_sq = torch.zeros_like(net.flat), torch.zeros_like(net.flat)
+        self.step = torch.zeros((), dtype=torch.float32, device=net.flat.device)
 
     def descend(self, loss: Tensor) -> None:
         """One step of every network down its own part of `loss`, a sum over seeds and agents."""
-        self.net.grads = self.buffer
-        (self.net.flat.grad,) = torch.autograd.grad(loss, self.net.flat)
+        self.net.grads = self.grads
+        (grad,) = torch.autograd.grad(loss, self.net.flat)
+        self.net.flat.grad = grad
         self.net.grads = None
-        self.adam.step()
+        with torch.no_grad():  # the function behind torch.optim.Adam, whose own step takes as long as its arithmetic
+            adam(
+                [self.net.flat], [grad], [self.exp_avg], [self.exp_avg_sq], [], [self.step], fused=True, amsgrad=False,
+                lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, maximize=False,
+            )  # fmt: skip
 
     def state_dict(self, row: int) -> dict[str, Any]:
-        state = self.adam.state[self.net.flat]
         return {
             "params": self.net.flat.detach()[row],
-            "exp_avg": state["exp_avg"][row],
-            "exp_avg_sq": state["exp_avg_sq"][row],
-            "steps": int(state["step"]),
+            "exp_avg": self.exp_avg[row],
+            "exp_avg_sq": self.exp_avg_sq[row],
+            "steps": int(self.step),
         }
 
     def load_state_dict(self, row: int, saved: dict[str, Any]) -> None:
-        state = self.adam.state[self.net.flat]
         self.net.flat.detach()[row] = torch.as_tensor(saved["params"])
-        state["exp_avg"][row] = torch.as_tensor(saved["exp_avg"])
-        state["exp_avg_sq"][row] = torch.as_tensor(saved["exp_avg_sq"])
-        state["step"].fill_(saved["steps"])
+        self.exp_avg[row] = torch.as_tensor(saved["exp_avg"])
+        self.exp_avg_sq[row] = torch.as_tensor(saved["exp_avg_sq"])
+        self.step.fill_(saved["steps"])
 
 
 class Stacks:
@@ -191,7 +201,7 @@ class _Evaluate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, flat: Tensor, net: MLP) -> Tensor:  # pyright: ignore
-        out, ctx.hidden = _forward(net, x.flatten(0, 1))
+        out, ctx.hidden = _forward(net, x.flatten(0, 1), keep=True)
         ctx.net = net
         ctx.save_for_backward(x)
         return out.unflatten(0, x.shape[:2])
@@ -207,66 +217,68 @@ class _Evaluate(torch.autograd.Function):
         return None if grad_x is None else grad_x.view(x.shape), None if grads is None else grads.flat, None
 
 
-def _forward(net: MLP, x: Tensor) -> tuple[Tensor, list[Any]]:
-    """The output (S*N, B, O) for x (S*N, B, I), and the hidden layers' activations for `_backward`."""
+def _forward(net: MLP, x: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
+    """The output (S*N, B, O) for x (S*N, B, I), and if asked the hidden layers' activations, for `_backward`."""
     if x.is_cuda:
         return _forward_batched(net, x)
-    out = x.new_empty(*x.shape[:2], net.sizes[-1])
-    hidden = []
-    for h, y, layers in zip(x.unbind(0), out.unbind(0), net.slices, strict=True):
-        kept = []  # one slice through all its layers: its activations are still in cache
-        for weight, bias in layers[:-1]:
-            h = _product(h, weight, bias, relu=True)
-            kept.append(h)
-        weight, bias = layers[-1]
-        torch.addmm(bias, h, weight.t(), out=y)
-        hidden.append(kept)
+    if MLP.kernels is None or x.dtype != torch.float32:
+        return _forward_eager(net, x)
+    x = x if x.stride(2) == 1 else x.contiguous()
+    n, batch, _ = x.shape
+    out = x.new_empty(n, batch, net.sizes[-1])
+    hidden = x.new_empty(n * batch * sum(net.sizes[1:-1])) if keep else None
+    kept = 0 if hidden is None else hidden.data_ptr()
+    MLP.kernels.mlp_forward(net.stack, batch, x.data_ptr(), x.stride(0), x.stride(1), kept, out.data_ptr())
     return out, hidden
 
 
-def _backward(net: MLP, x: Tensor, hidden: list[Any], grad: Tensor, grads: MLP | None, need_x: bool) -> Tensor | None:
+def _backward(net: MLP, x: Tensor, hidden: Any, grad: Tensor, grads: MLP | None, need_x: bool) -> Tensor | None:
     """Write the parameters' gradients to `grads` if given; return x's if needed. `grad` is the output's (S*N, B, O)."""
     if x.is_cuda:
         return _backward_batched(net, x, hidden, grad, grads, need_x)
-    grad_x = torch.empty_like(x) if need_x else None
-    for i, (first, g, layers) in enumerate(zip(x.unbind(0), grad.unbind(0), net.slices, strict=True)):
-        inputs = [first, *hidden[i]]
-        for k in reversed(range(len(layers))):
-            h, weight = inputs[k], layers[k][0]
-            if grads is not None:
-                grad_weight, grad_bias = grads.slices[i][k]
-                _product(g.t(), h.t(), out=grad_weight)
-                torch.sum(g, 0, out=grad_bias)
-            if k > 0:
-                g = _product(g, weight.t())
-                threshold_backward(g, h, 0, grad_input=g)  # ReLU's, in place
-            elif grad_x is not None:
-                _product(g, weight.t(), out=grad_x[i])
+    if MLP.kernels is None or x.dtype != torch.float32:
+        return _backward_eager(net, x, hidden, grad, grads, need_x)
+    x, grad = x if x.stride(2) == 1 else x.contiguous(), grad.contiguous()
+    grad_x = x.new_empty(x.shape) if need_x else None
+    to_grads = 0 if grads is None else grads.flat.data_ptr()
+    to_x = 0 if grad_x is None else grad_x.data_ptr()
+    kept, start = hidden.data_ptr(), grad.data_ptr()
+    MLP.kernels.mlp_backward(net.stack, x.shape[1], x.data_ptr(), x.stride(0), x.stride(1), kept, start, to_grads, to_x)
     return grad_x
 
 
-threshold_backward = torch.ops.aten.threshold_backward.grad_input
-onednn_linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+def _forward_eager(net: MLP, x: Tensor) -> tuple[Tensor, list[Any]]:
+    """The same in PyTorch, one slice after another."""
+    outs, hidden = [], []
+    for i, h in enumerate(x.unbind(0)):
+        kept = []
+        for weight, bias in net.slice(i)[:-1]:
+            h = torch.addmm(bias, h, weight.t()).relu_()
+            kept.append(h)
+        weight, bias = net.slice(i)[-1]
+        outs.append(torch.addmm(bias, h, weight.t()))
+        hidden.append(kept)
+    return torch.stack(outs), hidden
 
 
-def _product(a: Tensor, b: Tensor, bias: Tensor | None = None, relu: bool = False, out: Tensor | None = None) -> Tensor:
-    """a @ b.T, (m, k) by (n, k), plus a bias, through a ReLU.
-
-    oneDNN has kernels for every CPU's widest vectors, MKL only for Intel's (on a Zen 5 core 80 us against 138 for 100 x
-    256 x 256), but MKL is faster where a side is narrow, unless it comes last. The rule looks at shapes alone, so that
-    a run computes the same bits whenever it is started.
-    """
-    m, n, k = a.shape[0], b.shape[0], a.shape[1]
-    if onednn_linear is not None and min(m, n, k) >= 64 and a.dtype == torch.float32:
-        result = onednn_linear(a, b, bias, "relu" if relu else "none", [], "")
-        return result if out is None else out.copy_(result)
-    if n < 64 <= m:
-        result = torch.mm(b, a.t()).t() if bias is None else torch.addmm(bias[:, None], b, a.t()).t()
-    else:
-        result = torch.mm(a, b.t()) if bias is None else torch.addmm(bias, a, b.t())
-    if relu:
-        result.relu_()
-    return result if out is None else out.copy_(result)
+def _backward_eager(
+    net: MLP, x: Tensor, hidden: list[Any], grad: Tensor, grads: MLP | None, need_x: bool
+) -> Tensor | None:
+    """The same in PyTorch, one slice after another."""
+    grad_x = torch.empty_like(x) if need_x else None
+    for i, (first, g) in enumerate(zip(x.unbind(0), grad.unbind(0), strict=True)):
+        inputs, layers = [first, *hidden[i]], net.slice(i)
+        for k in reversed(range(len(layers))):
+            h, weight = inputs[k], layers[k][0]
+            if grads is not None:
+                grad_weight, grad_bias = grads.slice(i)[k]
+                torch.mm(g.t(), h, out=grad_weight)
+                torch.sum(g, 0, out=grad_bias)
+            if k > 0:
+                g = torch.ops.aten.threshold_backward(g @ weight, h, 0)
+            elif grad_x is not None:
+                grad_x[i] = g @ weight  # not out=: BLAS may round differently off a cache line
+    return grad_x
 
 
 def _forward_batched(net: MLP, x: Tensor) -> tuple[Tensor, list[Any]]:

@@ -29,11 +29,14 @@ from safetensors.numpy import save
 from torch import Tensor
 from tqdm import tqdm
 
+from common import kernels
 from common.checkpoint import Checkpoints, Damaged, flatten, write_atomic
+from common.nets import MLP
 from common.ranks import Ranks
 
 # flags that may differ between a run and its continuation: how long, where, and by what the same numbers are computed
-FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "tensorboard"}
+FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile"}
+FREE |= {"tensorboard"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class RunConfig:
     save_freq: int = 1  # epochs between checkpoints
     device: str = "cpu"  # where to train: cpu, cuda, cuda:1
     threads: int = 0  # threads of this process; 0: as many as the run began with, at first cores / ranks of this host
+    compile: Literal["auto", "on", "off"] = "auto"  # kernels compiled for this CPU; auto: where a C++ compiler is found
     tensorboard: bool = False  # also write TensorBoard's event files
 
     def __post_init__(self) -> None:
@@ -203,14 +207,15 @@ class Folder:
         self.path = Path(config.data_dir) / config.exp_name / f"{config.exp_name}_s{seed}"
         self.progress = self.path / "progress.txt"
         self.checkpoints = Checkpoints(self.path / "checkpoint")
-        self.threads = 0  # that the run began with: with more or fewer, sums are taken in another order
+        # what the run began with: other threads or kernels take sums in another order
+        self.threads, self.compile = 0, ""
 
     def conflict(self) -> str:
         """How its configuration differs from this one; empty where it does not."""
         path = self.path / "config.json"
         try:
             old = json.loads(path.read_text()) if path.exists() else self.config
-            self.threads = int(old.get("threads", 0))
+            self.threads, self.compile = int(old.get("threads", 0)), str(old.get("compile", ""))
             names = sorted((set(old) | set(self.config)) - FREE - {"versions"})
             different = [name for name in names if old.get(name) != self.config.get(name)]
         except (ValueError, TypeError, AttributeError):
@@ -244,7 +249,8 @@ class Folder:
     def begin(self, progress: str) -> None:
         """Write config.json, and set progress.txt back to what it was at a checkpoint: later rows are made again."""
         versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")}
-        data = json.dumps({**self.config, "threads": self.threads, "versions": versions}, indent=1) + "\n"
+        began = {"threads": self.threads, "compile": self.compile, "versions": versions}
+        data = json.dumps({**self.config, **began}, indent=1) + "\n"
         write_atomic(self.path / "config.json", data.encode())
         if progress != self.rows():
             write_atomic(self.progress, progress.encode())
@@ -523,8 +529,9 @@ def _train_seeds(
             start, group = pending.pop(0)
             threads = config.threads or max(folders[seed].threads for seed in group) or ranks.threads
             torch.set_num_threads(threads)
+            compiled = _compile(config, max(folders[seed].compile for seed in group))
             for seed in group:
-                folders[seed].threads = threads
+                folders[seed].threads, folders[seed].compile = threads, compiled
             run = Run(config, group, [folders[seed] for seed in group], start, ranks, signals)
             try:
                 train(config, run)
@@ -541,6 +548,22 @@ def _train_seeds(
             finally:
                 run.close()
     return status
+
+
+def _compile(config: Any, began: str) -> str:
+    """Have networks computed as asked, or else as the run `began`: "on" or "off". Raises Usage where it cannot be."""
+    MLP.kernels = None
+    if config.device != "cpu" or "off" in (config.compile, began if config.compile == "auto" else ""):
+        return "off"
+    try:
+        MLP.kernels = kernels.load()
+        return "on"
+    except RuntimeError as error:
+        if config.compile == "on":
+            raise Usage(f"--compile on: {error}; --compile off does without") from None
+        other = "; this run began with compiled kernels, so that its last bits will differ" if began == "on" else ""
+        _print(f"not compiled, and about half as fast: {error}{other}", sys.stderr)
+        return "off"
 
 
 def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[int]]]:

@@ -53,7 +53,7 @@ def in_float64(agents: Any) -> Any:
         setattr(agents, name, new[id(net)])
     for name, part in list(vars(agents).items()):
         if isinstance(part, Adam):
-            setattr(agents, name, Adam(new[id(part.net)], part.adam.param_groups[0]["lr"]))
+            setattr(agents, name, Adam(new[id(part.net)], part.lr))
     return agents
 
 

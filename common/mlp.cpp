@@ -1,0 +1,224 @@
+// Forward and backward passes of a stack of small perceptrons in single precision, one call for the whole stack.
+//
+// All three products of a layer are C = A B with B packed into panels of NV vectors, so that one tile kernel serves:
+//   y  (B, O) = x (B, I)   W^T (I, O)      W is (O, I): panels are transposed while they are packed
+//   dx (B, I) = dy (B, O)  W   (O, I)
+//   dW (O, I) = dy^T (O, B) x  (B, I)
+// An element is one chain of multiply-adds over k from first to last, whatever the width of vectors, the place of the
+// row or the number of threads: the bits depend on none of these.
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <numeric>
+
+#if defined(__AVX512F__)
+constexpr int VL = 16, MR = 14;  // floats of a vector, rows of a tile: MR * NV sums and NV + 1 more fit 32 registers
+#elif defined(__AVX__)
+constexpr int VL = 8, MR = 6;
+#elif defined(__aarch64__)
+constexpr int VL = 4, MR = 14;
+#else
+constexpr int VL = 4, MR = 6;
+#endif
+constexpr int NV = 2, NR = NV * VL;  // vectors and columns of a panel
+
+typedef float Vec __attribute__((vector_size(VL * sizeof(float)), aligned(sizeof(float)), may_alias));
+typedef int Index __attribute__((vector_size(VL * sizeof(int))));
+
+// what is done to a tile before it is stored: nothing, add a bias, add a bias and cut at 0, zero where `extra` is <= 0
+enum Finish { PLAIN, BIAS, BIAS_RELU, MASK };
+
+struct Product {
+    long m, n, k;
+    const float *a; long a_row, a_k;  // A[i][k] is a[i * a_row + k * a_k]
+    float *c; long c_row;
+    Finish finish; const float *extra; long extra_row;  // bias (n), or mask (m, n)
+};
+
+template <int M, int W>  // M rows, W vectors
+static void tile(const Product &p, long row, long col, const float *panel) {
+    Vec acc[M][W] = {};
+    const float *a = p.a + row * p.a_row;
+    const long a_row = p.a_row, a_k = p.a_k;
+    for (long k = 0; k < p.k; k++, a += a_k, panel += W * VL) {
+        Vec b[W];
+#pragma GCC unroll 4
+        for (int j = 0; j < W; j++) b[j] = ((const Vec *)panel)[j];
+#pragma GCC unroll 16
+        for (int i = 0; i < M; i++) {
+            const float s = a[i * a_row];
+#pragma GCC unroll 4
+            for (int j = 0; j < W; j++) acc[i][j] += s * b[j];
+        }
+    }
+    const long cols = std::min<long>(W * VL, p.n - col);
+    float *c = p.c + row * p.c_row + col;
+    if (cols == W * VL) {
+#pragma GCC unroll 16
+        for (int i = 0; i < M; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < W; j++) {
+                Vec v = acc[i][j];
+                if (p.finish == BIAS || p.finish == BIAS_RELU) v += ((const Vec *)(p.extra + col))[j];
+                if (p.finish == BIAS_RELU) v = v < 0 ? Vec{} : v;  // a NaN stays
+                if (p.finish == MASK) v = ((const Vec *)(p.extra + (row + i) * p.extra_row + col))[j] <= 0 ? Vec{} : v;
+                ((Vec *)(c + i * p.c_row))[j] = v;
+            }
+        return;
+    }
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < cols; j++) {
+            float v = acc[i][j / VL][j % VL];
+            if (p.finish == BIAS || p.finish == BIAS_RELU) v += p.extra[col + j];
+            if (p.finish == BIAS_RELU) v = v < 0 ? 0 : v;
+            if (p.finish == MASK) v = p.extra[(row + i) * p.extra_row + col + j] <= 0 ? 0 : v;
+            c[i * p.c_row + j] = v;
+        }
+}
+
+template <int M, int W>
+static void rows(int m, const Product &p, long row, long col, const float *panel) {
+    if constexpr (M > 0) m == M ? tile<M, W>(p, row, col, panel) : rows<M - 1, W>(m, p, row, col, panel);
+}
+
+// a (VL, VL) block, transposed in registers: log2(VL) rounds of exchanges between rows `step` apart
+static void transpose(const float *from, long from_row, float *to, long to_row) {
+    Vec v[VL];
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++) v[i] = *(const Vec *)(from + i * from_row);
+#pragma GCC unroll 4
+    for (int step = 1; step < VL; step *= 2) {
+        Index low, high;
+#pragma GCC unroll 16
+        for (int j = 0; j < VL; j++) {
+            low[j] = j & step ? VL + j - step : j;
+            high[j] = j & step ? VL + j : j + step;
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < VL; i++)
+            if (!(i & step)) {
+                const Vec x = v[i], y = v[i + step];
+                v[i] = __builtin_shuffle(x, y, low);
+                v[i + step] = __builtin_shuffle(x, y, high);
+            }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < VL; i++) *(Vec *)(to + i * to_row) = v[i];
+}
+
+// columns col .. col + width - 1 of B (k, n), zeros past its last. B[k][j] is b[k * b_k + j * b_col]; one stride is 1
+static void pack(long n, long k, const float *b, long b_k, long b_col, long col, int width, float *panel) {
+    const int cols = std::min<long>(width, n - col);
+    b += col * b_col;
+    if (cols < width) std::memset(panel, 0, sizeof(float) * k * width);
+    if (b_col == 1) {
+        if (cols == width)
+            for (long i = 0; i < k; i++) std::memcpy(panel + i * width, b + i * b_k, sizeof(float) * width);
+        else
+            for (long i = 0; i < k; i++)
+                for (int j = 0; j < cols; j++) panel[i * width + j] = b[i * b_k + j];
+        return;
+    }
+    for (int j = 0; j < cols; j += VL) {
+        long i = 0;
+        if (j + VL <= cols)
+            for (; i + VL <= k; i += VL) transpose(b + j * b_col + i, b_col, panel + i * width + j, width);
+        for (; i < k; i++)
+            for (int jj = j; jj < std::min(j + VL, cols); jj++) panel[i * width + jj] = b[jj * b_col + i];
+    }
+}
+
+// reads memory in order, which the CPU foresees; the strides in which a panel is packed it does not
+static void touch(const float *from, long floats) {
+    for (long i = 0; i < floats; i += 16) (void)*(const volatile float *)(from + i);
+}
+
+static void multiply(const Product &p, const float *b, long b_k, long b_col, float *panel) {
+    const long blocks = (p.m + MR - 1) / MR;
+    if (b_col == 1) touch(b, p.k * b_k);
+    for (long col = 0; col < p.n; col += NR) {
+        const int width = p.n - col > VL ? NR : VL;
+        if (b_k == 1) touch(b + col * b_col, std::min<long>(width, p.n - col) * b_col);
+        pack(p.n, p.k, b, b_k, b_col, col, width, panel);
+        for (long i = 0; i < blocks; i++) {  // rows shared out evenly: no thin tile at the end
+            const long row = p.m * i / blocks, m = p.m * (i + 1) / blocks - row;
+            width == NR ? rows<MR, NV>(m, p, row, col, panel) : rows<MR, 1>(m, p, row, col, panel);
+        }
+    }
+}
+
+static long padded(long n) { return (n + 15) / 16 * 16; }  // ALIGN of nets.py
+
+// nets.py's MLP: layer k's weight (sizes[k + 1], sizes[k]) and bias follow one another in a slice of `flat`
+struct Stack {
+    long slices, layers;
+    const long *sizes;
+    const float *flat;
+    long length;  // floats of a slice
+
+    long weight(long k) const { return padded(sizes[k] * sizes[k + 1]); }
+    long bias(long k) const { return padded(sizes[k + 1]); }
+    long hidden() const { return std::accumulate(sizes + 1, sizes + layers, 0L); }
+    long widest() const { return *std::max_element(sizes, sizes + layers + 1); }
+};
+
+struct Scratch {
+    float *data;
+    explicit Scratch(long floats) : data((float *)std::aligned_alloc(64, sizeof(float) * padded(floats))) {}
+    ~Scratch() { std::free(data); }
+};
+
+// out (slices, batch, O), and hidden activations, by slice, then layer: (batch, units). A null `hidden`: not kept
+extern "C" void mlp_forward(const Stack *stack, long batch, const float *x, long x_slice, long x_row, float *hidden,
+                            float *out) {
+    const Stack &s = *stack;
+    const Scratch panel(s.widest() * NR), unkept(hidden ? 0 : s.hidden() * batch);
+    for (long i = 0; i < s.slices; i++) {
+        const float *weight = s.flat + i * s.length, *in = x + i * x_slice;
+        float *h = hidden ? hidden + i * s.hidden() * batch : unkept.data;
+        long in_row = x_row;
+        for (long k = 0; k < s.layers; k++) {
+            const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
+            const bool last = k == s.layers - 1;
+            const float *bias = weight + s.weight(k);
+            float *y = last ? out + i * batch * n_out : h;
+            const Product p{batch, n_out, n_in, in, in_row, 1, y, n_out, last ? BIAS : BIAS_RELU, bias, 0};
+            multiply(p, weight, 1, n_in, panel.data);
+            in = y, in_row = n_out, h += batch * n_out;
+            weight = bias + s.bias(k);
+        }
+    }
+}
+
+// From d loss / d out, grad (slices, batch, O): the gradients of the parameters and of x. Where null: not asked for
+extern "C" void mlp_backward(const Stack *stack, long batch, const float *x, long x_slice, long x_row,
+                             const float *hidden, const float *grad, float *grads, float *grad_x) {
+    const Stack &s = *stack;
+    const long kept = s.hidden() * batch, size = s.widest() * batch;
+    const Scratch panel(std::max(s.widest(), batch) * NR), work(2 * size);
+    for (long i = 0; i < s.slices; i++) {
+        const float *g = grad + i * batch * s.sizes[s.layers], *h = hidden + (i + 1) * kept;
+        long at = i * s.length;
+        for (long k = 0; k < s.layers; k++) at += s.weight(k) + s.bias(k);
+        for (long k = s.layers - 1; k >= 0; k--) {
+            const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
+            at -= s.weight(k) + s.bias(k);
+            if (k > 0) h -= batch * n_in;
+            const float *in = k > 0 ? h : x + i * x_slice;
+            if (grads) {
+                float *to = grads + at, *bias = to + s.weight(k);
+                const Product p{n_out, n_in, batch, g, 1, n_out, to, n_in, PLAIN, nullptr, 0};
+                multiply(p, in, k > 0 ? n_in : x_row, 1, panel.data);
+                std::memcpy(bias, g, sizeof(float) * n_out);
+                for (long b = 1; b < batch; b++)
+                    for (long j = 0; j < n_out; j++) bias[j] += g[b * n_out + j];
+            }
+            if (k == 0 && !grad_x) break;
+            float *to = k > 0 ? work.data + k % 2 * size : grad_x + i * batch * n_in;
+            const Product p{batch, n_in, n_out, g, n_out, 1, to, n_in, k > 0 ? MASK : PLAIN, h, n_in};
+            multiply(p, s.flat + at, n_in, 1, panel.data);
+            g = to;
+        }
+    }
+}

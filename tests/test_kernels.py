@@ -1,0 +1,153 @@
+"""The compiled kernels against float64, and how they come to be."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from checks import compiled
+from torch import Tensor
+
+from common import kernels
+from common.nets import MLP
+from common.seeding import Streams
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def native(monkeypatch):
+    monkeypatch.setattr(MLP, "kernels", compiled())
+
+
+def pair(*sizes: int, n_seeds: int = 2, n_agents: int = 2) -> tuple[MLP, MLP]:
+    """One stack in single and in double precision; the latter goes another way, through PyTorch."""
+    one = MLP.glorot(
+        sizes, Streams(range(n_seeds), "weights"), np.full(n_agents, sizes[0]), np.full(n_agents, sizes[-1])
+    )
+    for bias in one.biases:
+        bias.copy_(torch.rand(bias.shape, generator=torch.Generator().manual_seed(1)) - 0.5)
+    return one, MLP(sizes, one.flat.detach().double().requires_grad_())
+
+
+def gradients(net: MLP, x: Tensor, weight: Tensor) -> list[Tensor]:
+    x = x.detach().requires_grad_()
+    out = net(x)
+    return [out.detach(), *torch.autograd.grad((out * weight).sum(), [x, net.flat])]
+
+
+# below, at and above the width of a vector, a panel and a tile on any CPU, in each of rows, units and inputs
+@pytest.mark.parametrize("units", [1, 3, 4, 8, 15, 16, 17, 31, 33, 47, 64, 100])
+@pytest.mark.parametrize("batch", [1, 2, 6, 13, 14, 15, 29])
+def test_kernels_equal_double_precision_at_every_remainder_of_a_tile(units, batch, native):
+    one, double = pair(units, 33, units, 5)
+    generator = torch.Generator().manual_seed(units * batch)
+    x = torch.randn(2, 2, batch, units, generator=generator)
+    weight = torch.randn(2, 2, batch, 5, generator=generator)
+    for actual, expected in zip(gradients(one, x, weight), gradients(double, x.double(), weight.double())):
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_a_row_has_the_same_bits_in_a_batch_of_any_size(native):
+    one, _ = pair(9, 64, 64, 3)
+    x = torch.randn(2, 2, 40, 9, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = one(x)
+        for batch in (1, 7, 14, 39):
+            assert torch.equal(one(x[:, :, :batch]), whole[:, :, :batch])
+
+
+def test_inputs_may_be_slices_of_wider_rows(native):
+    one, _ = pair(9, 20, 3)
+    wide = torch.randn(2, 2, 50, 12, generator=torch.Generator().manual_seed(0))
+    weight = torch.ones(2, 2, 50, 3)
+    for view in (wide[..., 2:11], wide[:, :, ::2, :9], wide.transpose(0, 1)[..., :9], wide[..., :9].flip(-1)):
+        copied = gradients(one, view.contiguous(), weight[:, :, : view.shape[2]])
+        for actual, expected in zip(gradients(one, view, weight[:, :, : view.shape[2]]), copied):
+            assert torch.equal(actual, expected)
+
+
+def test_a_nan_of_a_network_stays_a_nan_of_that_network(native):
+    one, _ = pair(3, 8, 2)
+    one.flat.detach()[0, 1, 0] = torch.nan
+    with torch.no_grad():
+        bad = one(torch.ones(2, 2, 4, 3)).isnan().any(-1).any(-1)
+    assert bad.tolist() == [[False, True], [False, False]]
+
+
+def train(data_dir: Path, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
+    size = "--hid 8 --epochs 1 --steps_per_epoch 60 --update_after 20 --update_every 10 --updates 3 --batch_size 5"
+    size += " --replay_size 100 --num_test_episodes 1 --max_ep_len 7 --test_ep_len 5 --threads 1 --num_runs 1"
+    argv = [sys.executable, "iddpg.py", "--env", "DifferentialGame-2", "--data_dir", str(data_dir), *size.split()]
+    return subprocess.run([*argv, *flags], cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True)
+
+
+def config_of(data_dir: Path) -> dict:
+    (path,) = data_dir.rglob("config.json")
+    return json.loads(path.read_text())
+
+
+def test_without_a_compiler_a_run_is_eager_and_says_so_in_one_line(data_dir):
+    done = train(data_dir, CXX="no-such-compiler")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "compile" in line]
+    assert line.startswith("not compiled") and "no-such-compiler" in line
+    assert config_of(data_dir)["compile"] == "off"
+
+
+def test_compile_on_without_a_compiler_is_refused_in_one_line(data_dir):
+    done = train(data_dir, "--compile", "on", CXX="no-such-compiler")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "--compile on" in line and "no-such-compiler" in line and "--compile off" in line
+
+
+def test_what_a_compiler_complains_of_is_in_the_line(data_dir, tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo "mlp.cpp:1: error: no room" >&2; exit 1; }\n')
+    compiler.chmod(0o755)
+    done = train(data_dir, "--compile", "on", CXX=str(compiler), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 2
+    assert "error: no room" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_run_goes_on_with_the_kernels_it_began_with(data_dir):
+    compiled()
+    assert train(data_dir, "--compile", "off").returncode == 0
+    again = train(data_dir, "--epochs", "2")
+    assert again.returncode == 0, again.stderr
+    assert config_of(data_dir)["compile"] == "off"
+
+
+def test_a_run_that_began_compiled_says_that_it_cannot_go_on_so(data_dir):
+    compiled()
+    assert train(data_dir).returncode == 0
+    assert config_of(data_dir)["compile"] == "on"
+    again = train(data_dir, "--epochs", "2", CXX="no-such-compiler")
+    assert again.returncode == 0, again.stderr
+    assert "began with compiled kernels" in again.stderr
+
+
+def test_of_processes_that_start_at_once_one_compiles(tmp_path):
+    compiled()
+    compiler, calls = tmp_path / "c++", tmp_path / "calls"
+    real = os.environ.get("CXX", "c++")
+    compiler.write_text(f'#!/bin/sh\n[ "$1" = --version ] || echo x >> {calls}\nexec {real} "$@"\n')
+    compiler.chmod(0o755)
+    env = {**os.environ, "CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    code = "from common.kernels import load; load(); load()"
+    processes = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=env) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert calls.read_text() == "x\n"
+
+
+def test_a_home_that_cannot_be_written_to_is_no_hindrance(tmp_path, monkeypatch):
+    compiled()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert kernels.load().mlp_forward
