@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("mlp.cpp")
-FLAGS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC"]
+FLAGS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread"]
 
 
 class Stack(ctypes.Structure):
@@ -59,7 +59,8 @@ def load() -> ctypes.CDLL:
     of_x = [ctypes.POINTER(Stack), size, pointer, size, size]
     kernels.mlp_forward.argtypes = [*of_x, pointer, pointer]
     kernels.mlp_backward.argtypes = [*of_x, pointer, pointer, pointer, pointer]
-    kernels.mlp_forward.restype = kernels.mlp_backward.restype = None
+    kernels.mlp_threads.argtypes = [size]
+    kernels.mlp_forward.restype = kernels.mlp_backward.restype = kernels.mlp_threads.restype = None
     return kernels
 
 

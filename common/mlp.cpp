@@ -8,9 +8,14 @@
 // row or the number of threads: the bits depend on none of these.
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <mutex>
 #include <numeric>
+#include <thread>
 
 #if defined(__AVX512F__)
 constexpr int VL = 16, MR = 14;  // floats of a vector, rows of a tile: MR * NV sums and NV + 1 more fit 32 registers
@@ -163,20 +168,75 @@ struct Stack {
     long widest() const { return *std::max_element(sizes, sizes + layers + 1); }
 };
 
-struct Scratch {
-    float *data;
-    explicit Scratch(long floats) : data((float *)std::aligned_alloc(64, sizeof(float) * padded(floats))) {}
-    ~Scratch() { std::free(data); }
+// this thread's, at least that large
+static float *scratch(long floats) {
+    static thread_local struct Buffer {
+        float *data = nullptr;
+        long size = 0;
+        ~Buffer() { std::free(data); }
+    } buffer;
+    if (buffer.size < floats) {
+        std::free(buffer.data);
+        buffer.size = padded(floats);
+        buffer.data = (float *)std::aligned_alloc(64, sizeof(float) * buffer.size);
+    }
+    return buffer.data;
+}
+
+// Threads that wait for work beside the one that asks for it. Slices are shared out among them: none is split.
+class Pool {
+    std::mutex mutex;
+    std::condition_variable begin, end;
+    const std::function<void(long)> *task = nullptr;
+    std::atomic<long> next{0};
+    long count = 0, round = 0, busy = 0;
+
+    void take() {
+        for (long i; (i = next++) < count;) (*task)(i);
+    }
+    void work(long seen) {
+        for (;;) {
+            std::unique_lock<std::mutex> lock(mutex);
+            begin.wait(lock, [&] { return round != seen; });
+            seen = round;
+            lock.unlock();
+            take();
+            lock.lock();
+            if (--busy == 0) end.notify_one();
+        }
+    }
+
+  public:
+    long threads = 1, workers = 0;
+
+    void run(long n, const std::function<void(long)> &f) {
+        if (threads < 2 || n < 2) {
+            for (long i = 0; i < n; i++) f(i);
+            return;
+        }
+        std::unique_lock<std::mutex> lock(mutex);
+        for (; workers < threads - 1; workers++) std::thread(&Pool::work, this, round).detach();
+        task = &f, count = n, next = 0, busy = workers, round++;
+        lock.unlock();
+        begin.notify_all();
+        take();
+        lock.lock();
+        end.wait(lock, [&] { return busy == 0; });
+    }
 };
+static Pool &pool = *new Pool;  // never taken down: its threads wait for as long as the process lives
+
+extern "C" void mlp_threads(long threads) { pool.threads = threads; }
 
 // out (slices, batch, O), and hidden activations, by slice, then layer: (batch, units). A null `hidden`: not kept
 extern "C" void mlp_forward(const Stack *stack, long batch, const float *x, long x_slice, long x_row, float *hidden,
                             float *out) {
     const Stack &s = *stack;
-    const Scratch panel(s.widest() * NR), unkept(hidden ? 0 : s.hidden() * batch);
-    for (long i = 0; i < s.slices; i++) {
+    const long kept = s.hidden() * batch, strip = padded(s.widest() * NR);
+    pool.run(s.slices, [&](long i) {
+        float *panel = scratch(strip + (hidden ? 0 : kept));
+        float *h = hidden ? hidden + i * kept : panel + strip;
         const float *weight = s.flat + i * s.length, *in = x + i * x_slice;
-        float *h = hidden ? hidden + i * s.hidden() * batch : unkept.data;
         long in_row = x_row;
         for (long k = 0; k < s.layers; k++) {
             const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
@@ -184,20 +244,20 @@ extern "C" void mlp_forward(const Stack *stack, long batch, const float *x, long
             const float *bias = weight + s.weight(k);
             float *y = last ? out + i * batch * n_out : h;
             const Product p{batch, n_out, n_in, in, in_row, 1, y, n_out, last ? BIAS : BIAS_RELU, bias, 0};
-            multiply(p, weight, 1, n_in, panel.data);
+            multiply(p, weight, 1, n_in, panel);
             in = y, in_row = n_out, h += batch * n_out;
             weight = bias + s.bias(k);
         }
-    }
+    });
 }
 
 // From d loss / d out, grad (slices, batch, O): the gradients of the parameters and of x. Where null: not asked for
 extern "C" void mlp_backward(const Stack *stack, long batch, const float *x, long x_slice, long x_row,
                              const float *hidden, const float *grad, float *grads, float *grad_x) {
     const Stack &s = *stack;
-    const long kept = s.hidden() * batch, size = s.widest() * batch;
-    const Scratch panel(std::max(s.widest(), batch) * NR), work(2 * size);
-    for (long i = 0; i < s.slices; i++) {
+    const long kept = s.hidden() * batch, size = s.widest() * batch, strip = padded(std::max(s.widest(), batch) * NR);
+    pool.run(s.slices, [&](long i) {
+        float *panel = scratch(strip + 2 * size), *work = panel + strip;
         const float *g = grad + i * batch * s.sizes[s.layers], *h = hidden + (i + 1) * kept;
         long at = i * s.length;
         for (long k = 0; k < s.layers; k++) at += s.weight(k) + s.bias(k);
@@ -209,16 +269,16 @@ extern "C" void mlp_backward(const Stack *stack, long batch, const float *x, lon
             if (grads) {
                 float *to = grads + at, *bias = to + s.weight(k);
                 const Product p{n_out, n_in, batch, g, 1, n_out, to, n_in, PLAIN, nullptr, 0};
-                multiply(p, in, k > 0 ? n_in : x_row, 1, panel.data);
+                multiply(p, in, k > 0 ? n_in : x_row, 1, panel);
                 std::memcpy(bias, g, sizeof(float) * n_out);
                 for (long b = 1; b < batch; b++)
                     for (long j = 0; j < n_out; j++) bias[j] += g[b * n_out + j];
             }
             if (k == 0 && !grad_x) break;
-            float *to = k > 0 ? work.data + k % 2 * size : grad_x + i * batch * n_in;
+            float *to = k > 0 ? work + k % 2 * size : grad_x + i * batch * n_in;
             const Product p{batch, n_in, n_out, g, n_out, 1, to, n_in, k > 0 ? MASK : PLAIN, h, n_in};
-            multiply(p, s.flat + at, n_in, 1, panel.data);
+            multiply(p, s.flat + at, n_in, 1, panel);
             g = to;
         }
-    }
+    });
 }

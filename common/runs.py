@@ -528,8 +528,7 @@ def _train_seeds(
         while pending:
             start, group = pending.pop(0)
             threads = config.threads or max(folders[seed].threads for seed in group) or ranks.threads
-            torch.set_num_threads(threads)
-            compiled = _compile(config, max(folders[seed].compile for seed in group))
+            compiled = _compile(config, max(folders[seed].compile for seed in group), threads)
             for seed in group:
                 folders[seed].threads, folders[seed].compile = threads, compiled
             run = Run(config, group, [folders[seed] for seed in group], start, ranks, signals)
@@ -550,13 +549,16 @@ def _train_seeds(
     return status
 
 
-def _compile(config: Any, began: str) -> str:
+def _compile(config: Any, began: str, threads: int) -> str:
     """Have networks computed as asked, or else as the run `began`: "on" or "off". Raises Usage where it cannot be."""
     MLP.kernels = None
+    torch.set_num_threads(threads)
     if config.device != "cpu" or "off" in (config.compile, began if config.compile == "auto" else ""):
         return "off"
     try:
         MLP.kernels = kernels.load()
+        MLP.kernels.mlp_threads(threads)
+        torch.set_num_threads(1)  # two pools would wait for each other's cores; what is left to PyTorch is small
         return "on"
     except RuntimeError as error:
         if config.compile == "on":

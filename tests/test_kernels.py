@@ -61,6 +61,20 @@ def test_a_row_has_the_same_bits_in_a_batch_of_any_size(native):
             assert torch.equal(one(x[:, :, :batch]), whole[:, :, :batch])
 
 
+def test_threads_share_out_networks_and_change_no_bit(native):
+    one, _ = pair(9, 64, 64, 3, n_seeds=3, n_agents=3)
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(3, 3, 40, 9, generator=generator), torch.randn(3, 3, 40, 3, generator=generator)
+    alone = gradients(one, x, weight)
+    try:
+        for threads in (2, 5, 3, 20):
+            kernels.load().mlp_threads(threads)
+            for _ in range(50):
+                assert all(map(torch.equal, gradients(one, x, weight), alone))
+    finally:
+        kernels.load().mlp_threads(1)
+
+
 def test_inputs_may_be_slices_of_wider_rows(native):
     one, _ = pair(9, 20, 3)
     wide = torch.randn(2, 2, 50, 12, generator=torch.Generator().manual_seed(0))
