@@ -32,6 +32,7 @@ from torch import Tensor
 
 import envs
 from common.evaluate import evaluate
+from common.graphs import graphed
 from common.nets import MLP, Actor, Adam, Stacks
 from common.replay import Batch, Replay
 from common.runs import Run, RunConfig, main, within
@@ -192,6 +193,7 @@ def train(cfg: Config, run: Run) -> None:
     actor = Actor(agents.pi_net)
     replay = Replay(run.seeds, env.n_agents, env.n_obs, env.n_act, cfg.replay_size, cfg.device)
     noise = Streams(run.seeds, "exploration")
+    improve = graphed(update, cfg.device)
     env.reset()
     run.track(env=env, agents=agents, replay=replay, noise=noise)
     actor.refresh()
@@ -205,7 +207,7 @@ def train(cfg: Config, run: Run) -> None:
         env.reset(terminated | truncated)
         if step >= cfg.update_after and step % cfg.update_every == 0:
             for batch in replay.sample(cfg.batch_size, cfg.updates):
-                run.log.update(update(agents, batch, cfg))
+                run.log.update(improve(agents, batch, cfg))
             actor.refresh()
         if step % cfg.steps_per_epoch == 0:
             run.end_epoch(step, *evaluate(test_env, agents.pi, run.seeds, step, cfg.device))

@@ -44,6 +44,7 @@ class Replay:
                 f"--replay_size {size}: {gib:.3g} GiB for {len(seeds)} seeds are more than {device} has"
             ) from None
         self.streams = Streams(seeds, "replay")
+        self.sends_late, self.waiting = device != "cpu", []  # rows wait for the next sample, not a step for the GPU
 
     def store(
         self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray, rew: np.ndarray, terminated: np.ndarray
@@ -52,11 +53,23 @@ class Replay:
         S, N = obs.shape[:2]
         flags = np.broadcast_to(np.stack([rew, terminated], -1)[:, None], (S, N, 2))
         row = np.concatenate([obs, act, next_obs, flags], -1, dtype=np.float32)
-        self.rows[:, :, self.count % self.size] = torch.from_numpy(row)
         self.count += 1
+        if self.sends_late:
+            self.waiting.append(row)
+        else:
+            self.rows[:, :, (self.count - 1) % self.size] = torch.from_numpy(row)
+
+    def _send(self) -> None:
+        """Put rows that wait where they belong, all at once."""
+        waiting, self.waiting = self.waiting[-self.size :], []
+        if waiting:
+            where = torch.arange(self.count - len(waiting), self.count) % self.size
+            rows = torch.from_numpy(np.stack(waiting, 2))
+            self.rows[:, :, where.to(self.rows.device)] = rows.to(self.rows.device)
 
     def sample(self, batch_size: int, n_batches: int) -> Iterator[Batch]:
         """n_batches batches drawn uniformly with replacement, all at once."""
+        self._send()
         S, N, _, width = self.rows.shape
         index = self.streams.integers(min(self.count, self.size), N, n_batches, batch_size)
         index += np.arange(S * N).reshape(S, N, 1, 1) * self.size
@@ -67,10 +80,12 @@ class Replay:
 
     def read(self, row: int, start: int, stop: int) -> np.ndarray:
         """Transitions start .. stop-1 of one seed, counted from the run's first: (N, stop - start, width)."""
+        self._send()
         return self.rows[row][:, torch.arange(start, stop) % self.size].cpu().numpy()
 
     def write(self, row: int, start: int, transitions: np.ndarray) -> None:
         """Put back what `read` gave."""
+        self._send()
         where = torch.arange(start, start + transitions.shape[1]) % self.size
         self.rows[row][:, where] = torch.from_numpy(transitions).to(self.rows.device)
 
