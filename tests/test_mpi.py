@@ -1,8 +1,10 @@
 """Real `mpirun -np 2` runs: seeds over ranks, their stops, and launchers that do not fit."""
 
 import fcntl
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +141,51 @@ def test_ranks_share_the_cores_of_their_host(tmp_path):
     )
     share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert sorted(out.splitlines()) == [f"0 2 {share}", f"1 2 {share}"]
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    """A host file of two network namespaces, a remote shell to reach them, and what runs a command in the first."""
+    spaces, cable = [f"i2q-{os.getpid()}-{side}" for side in "ab"], [f"i2q{side}{os.getpid()}" for side in "ab"]
+    addresses = ["10.83.0.1", "10.83.0.2"]
+
+    def ip(*words: str) -> bool:
+        return subprocess.run(["ip", *words], capture_output=True, check=False).returncode == 0
+
+    if os.geteuid() or not shutil.which("ip") or not shutil.which("unshare") or not ip("netns", "add", spaces[0]):
+        pytest.skip("no network namespaces: needs root and iproute2")
+    try:
+        assert ip("netns", "add", spaces[1])
+        assert ip("link", "add", cable[0], "netns", spaces[0], "type", "veth", "peer", cable[1], "netns", spaces[1])
+        for space, end, address in zip(spaces, cable, addresses):
+            assert ip("-n", space, "addr", "add", f"{address}/24", "dev", end)
+            assert ip("-n", space, "link", "set", end, "up") and ip("-n", space, "link", "set", "lo", "up")
+        shell = tmp_path / "remote_shell"
+        cases = "".join(f"{address}) space={space};; " for address, space in zip(addresses, spaces))
+        shell.write_text(
+            f"#!/bin/bash\nwhile [[ $1 == -* ]]; do shift; done\ncase $1 in {cases}esac; shift\n"
+            'exec ip netns exec $space unshare --uts bash -c "hostname $space; $*"\n'
+        )
+        shell.chmod(0o755)
+        (tmp_path / "hosts").write_text("".join(f"{address}:1\n" for address in addresses))
+        yield tmp_path / "hosts", shell, ["ip", "netns", "exec", spaces[0]]
+    finally:
+        for space in spaces:
+            ip("netns", "delete", space)
+
+
+def test_seeds_are_shared_out_among_two_hosts(tmp_path, hosts):
+    host_file, shell, first = hosts
+    launcher = [*first, MPIRUN, "-launcher", "ssh", "-launcher-exec", shell, "-f", host_file, "-np", 2]
+    status, out, err = finished(launch(tmp_path, FLAGS, *launcher))
+    assert (status, err) == (0, "")
+    for seed in range(2):
+        assert len(rows(folder(tmp_path, seed))) == 3
+    here, there = [(folder(tmp_path, seed) / ".lock").read_text().split(" on ")[1] for seed in range(2)]
+    assert here != there == f"{first[-1][:-1]}b\n"
+    assert re.search(r"mean \S+ +IQM", out)
+    share = json.loads((folder(tmp_path, 1) / "config.json").read_text())["threads"]
+    assert share == len(os.sched_getaffinity(0))  # of its own host, whose cores it has for itself
 
 
 @pytest.mark.parametrize("rank", [0, 3])
