@@ -226,3 +226,15 @@ def test_as_a_program_it_needs_no_torch_and_leaves_no_file_behind(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["run", "torch.py"]
     assert sorted(path.name for path in run.iterdir()) == ["config.json", "policy.safetensors"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    run = write_run(tmp_path / "run", constant_actor(0, 0))
+    watching = subprocess.Popen(
+        [sys.executable, ROOT / "watch.py", run, "--episodes", "500"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert watching.stdout and watching.stderr
+    assert watching.stdout.readline().startswith(b"episode 1:")
+    watching.stdout.close()
+    assert watching.stderr.read() == b""
+    assert watching.wait() == 141
