@@ -1,16 +1,12 @@
-"""Seeds over ranks, run folders, logs, signals: all that surrounds an algorithm's training loop."""
+"""Flags, seeds over ranks, signals, and a group of seeds in step: all that surrounds an algorithm's training loop."""
 
 import argparse
 import contextlib
 import dataclasses
-import fcntl
-import importlib.metadata
 import importlib.util
 import io
-import json
 import math
 import os
-import platform
 import re
 import shlex
 import signal
@@ -26,17 +22,14 @@ import numpy as np
 import torch
 import tyro
 from safetensors.numpy import save
-from torch import Tensor
 from tqdm import tqdm
 
 from common import kernels
-from common.checkpoint import Checkpoints, Damaged, flatten, write_atomic
+from common.checkpoint import flatten, write_atomic
+from common.folder import Folder, Usage
+from common.log import Log, summary
 from common.nets import MLP
 from common.ranks import Ranks
-
-# flags that may differ between a run and its continuation: how long, where, and by what the same numbers are computed
-FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile"}
-FREE |= {"tensorboard"}
 
 
 @dataclass(frozen=True)
@@ -91,10 +84,6 @@ class SeedFailure(Exception):
         self.reasons = reasons
 
 
-class Usage(ValueError):
-    """A mistake of the user's, in one line; an empty one is said by another rank."""
-
-
 class Stopped(Exception):
     """A signal asked this process to end."""
 
@@ -128,163 +117,6 @@ class Signals:
         """Give the signals back to whom they belonged."""
         for signum, handler in self.before.items():
             signal.signal(signum, handler)
-
-
-class Log:
-    """What happened since the last row of progress.txt, by seed."""
-
-    def __init__(self, n_seeds: int):
-        self.ep_ret, self.ep_len, self.episode = np.zeros(n_seeds), np.zeros(n_seeds, int), np.zeros(n_seeds, int)
-        self.returns: list[list[float]] = [[] for _ in range(n_seeds)]  # of the episodes that ended
-        self.lengths: list[list[int]] = [[] for _ in range(n_seeds)]
-        self.sums: dict[str, Tensor] = {}  # of the update's diagnostics
-        self.n_updates = 0
-        self.elapsed, self.since = 0.0, time.monotonic()
-
-    def step(self, rew: np.ndarray, ended: np.ndarray) -> None:
-        """One environment step: the team's rewards (S,) and where an episode ended (S,)."""
-        self.ep_ret += rew
-        self.ep_len += 1
-        for row in np.flatnonzero(ended):
-            self.returns[row].append(float(self.ep_ret[row]))
-            self.lengths[row].append(int(self.ep_len[row]))
-        self.episode += ended
-        self.ep_ret[ended], self.ep_len[ended] = 0, 0
-
-    def update(self, diagnostics: dict[str, Tensor]) -> None:
-        """Diagnostics of one update, each (S, N)."""
-        for name, value in diagnostics.items():
-            if name not in self.sums:
-                self.sums[name] = torch.zeros(len(value), dtype=torch.float64, device=value.device)
-            self.sums[name] += value.detach().mean(-1)
-        self.n_updates += 1
-
-    def row(self, row: int) -> dict[str, float]:
-        """The means since the last row of progress.txt."""
-        columns = {**_summary("EpRet", self.returns[row]), "EpLen": float(np.mean(self.lengths[row] or [math.nan]))}
-        count = self.n_updates or math.nan  # an epoch without an update has no losses
-        return columns | {name: float(total[row]) / count for name, total in self.sums.items()}
-
-    def clear(self) -> None:
-        """Start the next row."""
-        for values in (*self.returns, *self.lengths):
-            values.clear()
-        for total in self.sums.values():
-            total.zero_()
-        self.n_updates = 0
-
-    def time(self) -> float:
-        """Seconds of training, those before an interruption included."""
-        return self.elapsed + time.monotonic() - self.since
-
-    def state_dict(self, row: int) -> dict[str, Any]:
-        return {
-            "ep_ret": float(self.ep_ret[row]),
-            "ep_len": int(self.ep_len[row]),
-            "episode": int(self.episode[row]),
-            "returns": self.returns[row],
-            "lengths": self.lengths[row],
-            "sums": {name: float(total[row]) for name, total in self.sums.items()},
-            "n_updates": self.n_updates,
-            "elapsed": self.time(),
-        }
-
-    def load_state_dict(self, row: int, state: dict[str, Any], device: str) -> None:
-        self.ep_ret[row], self.ep_len[row], self.episode[row] = state["ep_ret"], state["ep_len"], state["episode"]
-        self.returns[row], self.lengths[row] = list(state["returns"]), list(state["lengths"])
-        for name, total in state.get("sums", {}).items():
-            if name not in self.sums:
-                self.sums[name] = torch.zeros(len(self.returns), dtype=torch.float64, device=device)
-            self.sums[name][row] = total
-        self.n_updates, self.elapsed, self.since = state["n_updates"], state["elapsed"], time.monotonic()
-
-
-class Folder:
-    """One seed's run folder, locked while it is entered."""
-
-    def __init__(self, config: Any, algorithm: str, seed: int):
-        self.config = {"algorithm": algorithm, **dataclasses.asdict(config), "seed": seed}
-        self.path = Path(config.data_dir) / config.exp_name / f"{config.exp_name}_s{seed}"
-        self.progress = self.path / "progress.txt"
-        self.checkpoints = Checkpoints(self.path / "checkpoint")
-        # what the run began with: other threads or kernels take sums in another order
-        self.threads, self.compile = 0, ""
-
-    def conflict(self) -> str:
-        """How its configuration differs from this one; empty where it does not."""
-        path = self.path / "config.json"
-        try:
-            old = json.loads(path.read_text()) if path.exists() else self.config
-            self.threads, self.compile = int(old.get("threads", 0)), str(old.get("compile", ""))
-            names = sorted((set(old) | set(self.config)) - FREE - {"versions"})
-            different = [name for name in names if old.get(name) != self.config.get(name)]
-        except (ValueError, TypeError, AttributeError):
-            return f"{path}: not readable as JSON; mend it or give another --exp_name"
-        text = ", ".join(f"{name} {old.get(name)!r}, not {self.config.get(name)!r}" for name in different)
-        return text and f"{self.path}: holds a run with {text}; give the flags of that run, or another --exp_name"
-
-    def __enter__(self) -> "Folder":
-        """Make it and lock it. Raises Usage where another process has it, or where nothing can be written."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = open(self.path / ".lock", "a+")
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.lock.truncate(0)
-            print(f"process {os.getpid()} on {platform.node()}", file=self.lock, flush=True)
-            return self
-        except BlockingIOError:
-            with self.lock as lock:
-                lock.seek(0)
-                owner = lock.read().strip() or "another process"
-            text = "is training in this folder; wait for it or give another --exp_name"
-            raise Usage(f"{self.path}: {owner} {text}") from None
-        except OSError as error:
-            raise Usage(
-                f"--data_dir {self.config['data_dir']!r}: cannot write there ({error}); give another --data_dir"
-            ) from None
-
-    def __exit__(self, *_: Any) -> None:
-        self.lock.close()
-
-    def begin(self, progress: str) -> None:
-        """Write config.json, and set progress.txt back to what it was at a checkpoint: later rows are made again."""
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")}
-        began = {"threads": self.threads, "compile": self.compile, "versions": versions}
-        data = json.dumps({**self.config, **began}, indent=1) + "\n"
-        write_atomic(self.path / "config.json", data.encode())
-        if progress != self.rows():
-            write_atomic(self.progress, progress.encode())
-
-    def rows(self) -> str:
-        """progress.txt as it is."""
-        return self.progress.read_text() if self.progress.exists() else ""
-
-    def steps(self, say: Callable[[str], None]) -> list[int]:
-        """Steps that an undamaged checkpoint stands at, oldest first. Raises Usage where all are damaged."""
-        steps, damages = [], []
-        for step in self.checkpoints.steps():
-            try:
-                self.checkpoints.verify(step)
-                steps.append(step)
-            except Damaged as damage:
-                damages.append(f"the checkpoint of step {step} is damaged ({damage})")
-        if damages and not steps:
-            raise Usage(f"{'; '.join(damages)}, and there is no other; move {self.path} away to start over")
-        for damage in damages:
-            say(f"WARNING: {damage}; using that of step {steps[-1]}")
-        return steps
-
-    def append(self, columns: dict[str, float]) -> None:
-        """Add one row to progress.txt. Where columns are new, as losses at the first update, they are nan above it."""
-        header, row = "\t".join(columns), "\t".join(f"{value:.10g}" for value in columns.values())
-        old, *above = self.rows().splitlines() or [""]
-        if old == header:
-            with open(self.progress, "a") as file:
-                file.write(row + "\n")
-        else:
-            cells = [dict(zip(old.split("\t"), line.split("\t"))) for line in above]
-            above = ["\t".join(line.get(name, "nan") for name in columns) for line in cells]
-            write_atomic(self.progress, "".join(f"{line}\n" for line in [header, *above, row]).encode())
 
 
 class Run:
@@ -395,7 +227,7 @@ class Run:
             log = self.log.row(row)
             episodes = {name: log.pop(name) for name in list(log) if "Ep" in name}
             columns = {"Epoch": step // self.config.steps_per_epoch, **episodes}
-            columns |= {**_summary("TestEpRet", returns[row].tolist()), "TestEpLen": lengths[row].mean()}
+            columns |= {**summary("TestEpRet", returns[row].tolist()), "TestEpLen": lengths[row].mean()}
             columns |= {"TotalEnvInteracts": step, **log, "Time": seconds}
             folder.append(columns)
             if self.writers:
@@ -619,17 +451,6 @@ def _table(config: Any, seeds: Sequence[int]) -> str:
         )
     title = f"{config.exp_name}: mean return of the last test episodes"
     return "\n".join([title, f"{'seed':>8} {'steps':>10} {'return':>12}", *lines, f"curve: python plot.py {parent}"])
-
-
-def _summary(name: str, values: Sequence[float]) -> dict[str, float]:
-    """Spinning Up's four columns of a quantity; NaN where nothing was measured."""
-    array = np.array(values or [math.nan])
-    return {
-        f"Average{name}": array.mean(),
-        f"Std{name}": array.std(),
-        f"Max{name}": array.max(),
-        f"Min{name}": array.min(),
-    }
 
 
 def _not_finite(state: dict[str, Any]) -> list[str]:
