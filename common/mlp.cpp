@@ -26,6 +26,13 @@ constexpr int VL = 4, MR = 14;
 #else
 constexpr int VL = 4, MR = 6;
 #endif
+#if defined(__clang__)
+#define UNROLL(n) _Pragma("unroll")
+#else
+#define PRAGMA(text) _Pragma(#text)
+#define UNROLL(n) PRAGMA(GCC unroll n)
+#endif
+
 constexpr int NV = 2, NR = NV * VL;  // vectors and columns of a panel
 
 typedef float Vec __attribute__((vector_size(VL * sizeof(float)), aligned(sizeof(float)), may_alias));
@@ -48,21 +55,21 @@ static void tile(const Product &p, long row, long col, const float *panel) {
     const long a_row = p.a_row, a_k = p.a_k;
     for (long k = 0; k < p.k; k++, a += a_k, panel += W * VL) {
         Vec b[W];
-#pragma GCC unroll 4
+UNROLL(4)
         for (int j = 0; j < W; j++) b[j] = ((const Vec *)panel)[j];
-#pragma GCC unroll 16
+UNROLL(16)
         for (int i = 0; i < M; i++) {
             const float s = a[i * a_row];
-#pragma GCC unroll 4
+UNROLL(4)
             for (int j = 0; j < W; j++) acc[i][j] += s * b[j];
         }
     }
     const long cols = std::min<long>(W * VL, p.n - col);
     float *c = p.c + row * p.c_row + col;
     if (cols == W * VL) {
-#pragma GCC unroll 16
+UNROLL(16)
         for (int i = 0; i < M; i++)
-#pragma GCC unroll 4
+UNROLL(4)
             for (int j = 0; j < W; j++) {
                 Vec v = acc[i][j];
                 if (p.finish == BIAS || p.finish == BIAS_RELU) v += ((const Vec *)(p.extra + col))[j];
@@ -87,20 +94,24 @@ static void rows(int m, const Product &p, long row, long col, const float *panel
     if constexpr (M > 0) m == M ? tile<M, W>(p, row, col, panel) : rows<M - 1, W>(m, p, row, col, panel);
 }
 
-// a (VL, VL) block, transposed in registers: log2(VL) rounds of exchanges between rows `step` apart
+// a (VL, VL) block, transposed
 static void transpose(const float *from, long from_row, float *to, long to_row) {
+#if defined(__clang__)  // has no shuffle by a vector
+    for (int i = 0; i < VL; i++)
+        for (int j = 0; j < VL; j++) to[j * to_row + i] = from[i * from_row + j];
+#else  // in registers: log2(VL) rounds of exchanges between rows `step` apart
     Vec v[VL];
-#pragma GCC unroll 16
+UNROLL(16)
     for (int i = 0; i < VL; i++) v[i] = *(const Vec *)(from + i * from_row);
-#pragma GCC unroll 4
+UNROLL(4)
     for (int step = 1; step < VL; step *= 2) {
         Index low, high;
-#pragma GCC unroll 16
+UNROLL(16)
         for (int j = 0; j < VL; j++) {
             low[j] = j & step ? VL + j - step : j;
             high[j] = j & step ? VL + j : j + step;
         }
-#pragma GCC unroll 16
+UNROLL(16)
         for (int i = 0; i < VL; i++)
             if (!(i & step)) {
                 const Vec x = v[i], y = v[i + step];
@@ -108,8 +119,9 @@ static void transpose(const float *from, long from_row, float *to, long to_row) 
                 v[i + step] = __builtin_shuffle(x, y, high);
             }
     }
-#pragma GCC unroll 16
+UNROLL(16)
     for (int i = 0; i < VL; i++) *(Vec *)(to + i * to_row) = v[i];
+#endif
 }
 
 // columns col .. col + width - 1 of B (k, n), zeros past its last. B[k][j] is b[k * b_k + j * b_col]; one stride is 1
