@@ -1,0 +1,209 @@
+"""What bench.py counts and compares, and how it reports; never how long anything takes."""
+
+import argparse
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from toys import Toy, make_agents, make_batch
+
+import bench
+import naive
+from common import nets
+from envs.vector import VectorEnv, mask
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# what our code evaluates again: the same networks on the same inputs, or a diagnostic
+AGAIN = {"i2q_ddpg --rule released": "pi q", "i2q_expectile --form released": "pi", "ippo": "pi pi v v"}
+
+
+# Counting
+
+
+@pytest.mark.parametrize("kind, per_row", [("", 9 + 12 + 8), ("!", 3 * (9 + 12 + 8) - 9), (">", 2 * (9 + 12 + 8) - 3)])
+def test_a_pass_costs_its_products_once_twice_or_nearly_three_times(kind, per_row):
+    """1 + 2 inputs, 3 and 4 units, 2 outputs. Of the inputs' gradient only that of the last two is wanted."""
+    assert bench.flops(kind, (1, 2, 2), [3, 4], batch=5) == 2 * 5 * per_row
+
+
+def test_an_update_of_iddpg_by_hand():
+    pi, q = 11 * 256 + 256**2 + 256 * 3, 14 * 256 + 256**2 + 256
+    forward = 2 * pi + 3 * q
+    to_parameters = 2 * pi - 11 * 256 + 2 * q - 14 * 256
+    to_the_action = q - 11 * 256
+    assert bench.useful("iddpg", [256, 256], 100) == 200 * (forward + to_parameters + to_the_action)
+
+
+def products_of(line: str) -> Counter:
+    """{("q", ""): times evaluated, ("q", "!"): parameter gradients, ("q", ">"): input gradients, ...}."""
+    found = re.findall(r"(\w+)([!>]?)", line)
+    return Counter((name, "") for name, _ in found) + Counter((name, kind) for name, kind in found if kind)
+
+
+def set_up(name: str):
+    """An update at the bench's widths, and how many rows its batch has."""
+    env = VectorEnv("bench", [0], mask([bench.N_OBS]), mask([bench.N_ACT]), 1000)
+    size = {"rollout": 12} if name == "ippo" else {"batch_size": 12}
+    cfg = bench.CASES[name].module.Config(hid=16, **bench.CASES[name].flags, **size)
+    case = bench.CASES[name]
+    agents, (batch,) = case.module.Agents(env, cfg, env.seeds), bench.transitions(case, env, cfg, "cpu", 1)
+    return lambda: case.module.update(agents, batch, cfg)
+
+
+@pytest.mark.parametrize("name", bench.CASES)
+def test_the_passes_are_those_that_an_update_makes(name, monkeypatch):
+    widths, made = {"": 0, "o": bench.N_OBS, "a": bench.N_ACT, "1": 1}, Counter()
+    names = {(widths[a] + widths[b], widths[out]): name for name, (a, b, out) in bench.SHAPES.items()}
+    forward, backward = nets._forward, nets._backward
+
+    def count_forward(net, *args, **kwargs):
+        made[names[net.sizes[0], net.sizes[-1]], ""] += 1
+        return forward(net, *args, **kwargs)
+
+    def count_backward(net, x, hidden, grad, grads, need_x):
+        for kind, wanted in (("!", grads is not None), (">", need_x)):
+            made[names[net.sizes[0], net.sizes[-1]], kind] += wanted
+        return backward(net, x, hidden, grad, grads, need_x)
+
+    monkeypatch.setattr(nets, "_forward", count_forward)
+    monkeypatch.setattr(nets, "_backward", count_backward)
+    update, expected = set_up(name), Counter()
+    update()
+    update()
+    for line, times in bench.PASSES[name].items():
+        expected += Counter({key: int(2 * times * count) for key, count in products_of(line).items()})
+    assert +made == expected + products_of(" ".join([AGAIN.get(name, "")] * 2))
+
+
+@pytest.mark.parametrize("name", bench.CASES)
+def test_useful_flops_are_those_of_pytorchs_products_less_what_is_thrown_away(name):
+    update = set_up(name)
+    with FlopCounterMode(display=False) as counter:
+        update()
+        update()
+    useful = 2 * bench.useful(name, [16, 16], 12)
+    widths = {"pi": (11, 0, 3), "q": (11, 3, 1), "v": (11, 0, 1)}
+    again = 2 * sum(bench.flops("", widths[network], [16, 16], 12) for network in AGAIN.get(name, "").split())
+    thrown_away = sum(2 * times * line.count(">") for line, times in bench.PASSES[name].items()) * 2 * 12 * 11 * 16
+    assert counter.get_total_flops() == useful + again + thrown_away
+
+
+# Comparing
+
+
+@pytest.mark.parametrize("name", [name for name in bench.CASES if name != "ippo"])  # which keeps its moments in single
+def test_three_updates_equal_those_of_a_naive_learner_for_each_agent(name):
+    case, env = bench.CASES[name], Toy([3, 4])
+    agents, cfg = make_agents(case.module, env, torch.float64, **case.flags)
+    learners = naive.learners_like(case.learner, agents, env, cfg)
+    for turn in range(3):
+        batch = make_batch(env, seed=turn, dtype=torch.float64)
+        case.module.update(agents, batch, cfg)
+        naive.update(learners, batch, env)
+    for at, learner in learners.items():
+        for parameter, own, stacked in naive.pairs(learner, agents, env, *at):
+            torch.testing.assert_close(stacked, own.detach(), rtol=0, atol=1e-9, msg=f"{at} {parameter}")
+
+
+def test_three_updates_of_ippo_equal_those_of_a_naive_learner_in_single_precision():
+    args = argparse.Namespace(device="cpu", kernels=None, rollout=130)
+    _, difference, _ = bench.contestants(bench.CASES["ippo"], 2, 2, args)
+    assert difference < 0.01
+
+
+def test_contestants_take_turns():
+    log: list[str] = []
+    clock = bench.Clock("cpu", rounds=3, seconds=0.0)
+    taken = clock.turns({name: lambda n, name=name: log.append(name) for name in "ab"})
+    assert "".join(log).endswith("aabb" * 3)  # each warms up, then is timed
+    assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 3}
+
+
+def test_a_spread_is_median_least_and_greatest():
+    assert bench.spread(np.array([3.0, 1.0, 2.0, 10.0])) == {"median": 2.5, "min": 1.0, "max": 10.0}
+
+
+def run(*argv: str) -> tuple[int, str]:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        status = bench.main(["--quick", *argv])
+    return status, out.getvalue()
+
+
+def test_an_update_that_differs_from_the_naive_one_is_marked_and_is_a_failure(monkeypatch):
+    track = naive.track
+    monkeypatch.setattr(naive, "track", lambda target, online, polyak: track(target, online, 0.99))  # not .995
+    status, out = run("--only", "iddpg")
+    assert status == 1
+    assert "DIFFERS" in out
+
+
+# Reporting
+
+
+def test_quick_reports_everything_as_json():
+    done = subprocess.run(
+        [sys.executable, "bench.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    numbers = {"median", "min", "max"}
+    assert report["machine"].keys() == {"device", "torch", "threads"}
+    assert report["settings"] == {"obs": 11, "act": 3, "batch_size": 8, "hid": 16, "rollout": 50, "rounds": 2}
+    assert any(row["product"].startswith("torch.mm") for row in report["peak"])
+    for row in report["peak"]:
+        assert row.keys() == {"product", "gflops", "before", "after"}
+        assert row["gflops"].keys() == numbers
+    assert {row["algorithm"] for row in report["updates"]} == set(bench.CASES)
+    assert {row["way"] for row in report["updates"]} >= {"eager", "naive"}
+    for row in report["updates"]:
+        assert (row["seeds"], row["agents"]) == (1, 2)
+        for name in ("ms", "gflops", "of_mm", "of_best", "times_naive"):
+            assert row[name].keys() == numbers
+            assert 0 < row[name]["min"] <= row[name]["median"] <= row[name]["max"]
+    assert {(row["env"], row["way"]) for row in report["env"]} == {
+        ("DifferentialGame-3", "ours"),
+        *((name, way) for name in bench.ROBOTS for way in ("ours", "gymnasium", "mamujoco")),
+    }
+    for row in report["train"]:
+        assert row.keys() == {"algorithm", "env", "steps_per_s", "updates_alone_per_s", "of_updates_alone"}
+        assert row["of_updates_alone"]["max"] < 1
+    assert [row["algorithm"] for row in report["train"]] == ["i2q_ddpg", "iddpg"]
+
+
+def test_the_table_has_a_line_for_each_contestant():
+    status, out = run("--only", "iddpg", "--rounds", "1")
+    assert status == 0
+    lines = [line.split() for line in out.splitlines() if line.startswith("iddpg")]
+    assert [line[:4] for line in lines if line[3] != "compiled"] == [
+        ["iddpg", "1", "2", way] for way in ("eager", "naive")
+    ]
+
+
+@pytest.mark.parametrize(
+    "argv, word",
+    [
+        (["--only", "qmix"], "qmix"),
+        (["--sizes", "5"], "'5' is no S,N"),
+        (["--rounds", "0"], "1 or more"),
+        (["--device", "tpu"], "known are cpu, cuda"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--colour"], "--colour"),
+    ],
+)
+def test_a_usage_error_is_one_line_and_status_2(argv, word, capsys):
+    with pytest.raises(SystemExit) as end:
+        bench.main(argv)
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("bench.py: ") and word in line
