@@ -1,6 +1,7 @@
 # make run    the environment, then the main job in a size that ends within about four minutes on two cores, and its curve
 # make figures  the paper's figures and a report, from the shipped curves
 # make setup  the environment alone: .venv, from requirements.lock
+# make bench  the speed of updates, environments and training on this machine, in about three minutes of a free core
 # make test   every test          make check  lint, format and types          make clean  forget .venv and the caches, keep data/
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := .venv/bin
 RUN_NAME ?= quick_2x3HalfCheetah
 RUN_FLAGS ?= --epochs 6 --steps_per_epoch 1000 --start_steps 1000 --update_after 1000 --num_test_episodes 2
 
-.PHONY: run figures setup test check format lock clean
+.PHONY: run figures bench setup test check format lock clean
 
 run: setup
 	$(BIN)/mpirun -np 5 $(BIN)/python i2q_ddpg.py --env 2x3HalfCheetah --exp_name $(RUN_NAME) $(RUN_FLAGS)
@@ -19,6 +20,9 @@ run: setup
 figures: setup
 	$(BIN)/python plot.py --all-figures
 	$(BIN)/python plot.py --report
+
+bench: setup
+	$(BIN)/python bench.py
 
 setup: .venv/.made-from-lock
 
