@@ -208,10 +208,10 @@ class PartitionedMujoco(VectorEnv):
         spans = {f: span for f, span in spans.items() if np.isin(span, seen).any()}
         slots = np.concatenate(list(spans.values()))
         self.names = [(field, i) for field, span in spans.items() for i in range(len(span))]
-        self.buffer = np.zeros((len(self.envs), len(slots) + 1))
+        self.buffer = np.zeros((len(self.envs), len(slots) + 1), np.float32)
         self.index = np.full(self.obs_mask.shape, len(slots))
         self.index[self.obs_mask] = np.searchsorted(slots, seen)
-        self.low, self.high = np.zeros(self.obs_mask.shape), np.zeros(self.obs_mask.shape)
+        self.low, self.high = np.zeros((2, *self.obs_mask.shape), np.float32)
         self.low[self.obs_mask], self.high[self.obs_mask] = np.concatenate(low), np.concatenate(high)
         self.clips = bool(np.isfinite(self.high[self.obs_mask]).any())
 
@@ -258,9 +258,7 @@ class PartitionedMujoco(VectorEnv):
             for part, field in self.views[row]:
                 part[:] = field
         obs = self.buffer.take(self.index, axis=1)
-        if self.clips:
-            obs = clip(obs, self.low, self.high)
-        return obs.astype(np.float32)
+        return clip(obs, self.low, self.high) if self.clips else obs
 
     def _save(self, row: int) -> dict[str, Any]:
         mujoco, env = sys.modules["mujoco"], self.envs[row]

@@ -35,7 +35,7 @@ class VectorEnv:
         self.n_agents, self.n_obs = obs_mask.shape
         self.n_act = act_mask.shape[1]
         self.max_ep_len = max_ep_len
-        self.seeds = tuple(seeds)
+        self.seeds, self.rows = tuple(seeds), np.arange(len(seeds))
         self.reseed(seeds)
 
     def reseed(self, seeds: Sequence[int]) -> None:
@@ -48,7 +48,7 @@ class VectorEnv:
 
     def reset(self, where: np.ndarray | None = None) -> np.ndarray:
         """Start a new episode in the rows where `where` (S,) is True, in all if None. Returns obs (S, N, O)."""
-        rows = np.arange(len(self.seeds)) if where is None else np.flatnonzero(where)
+        rows = self.rows if where is None else np.flatnonzero(where)
         if len(rows):
             self.obs = self.obs.copy()  # the caller may still hold the last successor
             self.t[rows] = 0
@@ -65,7 +65,7 @@ class VectorEnv:
         Rows where `where` (S,) is False need no step: it is spared where it costs, and what is returned of them means
         nothing until they are reset.
         """
-        rows = np.arange(len(self.seeds)) if where is None else np.flatnonzero(where)
+        rows = self.rows if where is None else np.flatnonzero(where)
         self.obs, rew, terminated = self._advance(clip(act, -1.0, 1.0), rows)
         self.t += 1
         return self.obs, rew, terminated, self.t >= self.max_ep_len
