@@ -153,7 +153,7 @@ static void touch(const float *from, long floats) {
 
 static void multiply(const Product &p, const float *b, long b_k, long b_col, float *panel) {
     const long blocks = (p.m + MR - 1) / MR;
-    if (b_col == 1) touch(b, p.k * b_k);
+    if (b_col == 1) touch(b, (p.k - 1) * b_k + p.n);
     for (long col = 0; col < p.n; col += NR) {
         const int width = p.n - col > VL ? NR : VL;
         if (b_k == 1) touch(b + col * b_col, std::min<long>(width, p.n - col) * b_col);

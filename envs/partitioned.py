@@ -211,7 +211,7 @@ class PartitionedMujoco(VectorEnv):
         self.buffer = np.zeros((len(self.envs), len(slots) + 1), np.float32)
         self.index = np.full(self.obs_mask.shape, len(slots))
         self.index[self.obs_mask] = np.searchsorted(slots, seen)
-        self.low, self.high = np.zeros((2, *self.obs_mask.shape), np.float32)
+        self.low, self.high = np.zeros(self.obs_mask.shape, np.float32), np.zeros(self.obs_mask.shape, np.float32)
         self.low[self.obs_mask], self.high[self.obs_mask] = np.concatenate(low), np.concatenate(high)
         self.clips = bool(np.isfinite(self.high[self.obs_mask]).any())
 

@@ -59,6 +59,14 @@ def test_kernels_equal_double_precision_at_every_remainder_of_a_tile(units, batc
         torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
+def test_kernels_equal_double_precision_for_a_whole_rollout(native):
+    one, double = pair(9, 40, 20, 3)
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 2, 1100, 9, generator=generator), torch.randn(2, 2, 1100, 3, generator=generator)
+    for actual, expected in zip(gradients(one, x, weight), gradients(double, x.double(), weight.double())):
+        torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
 def test_a_row_has_the_same_bits_in_a_batch_of_any_size(native):
     one, _ = pair(9, 64, 64, 3)
     x = torch.randn(2, 2, 40, 9, generator=torch.Generator().manual_seed(0))
