@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("mlp.cpp")
@@ -26,8 +27,8 @@ class Stack(ctypes.Structure):
     ]
 
 
-def load() -> ctypes.CDLL:
-    """The kernels of mlp.cpp. Raises RuntimeError, in one line, where there is no C++ compiler or it fails.
+def load(say: Callable[[str], None] = lambda text: None) -> ctypes.CDLL:
+    """The kernels of mlp.cpp; `say` hears that they are being compiled. Raises RuntimeError, in one line, where there is no C++ compiler or it fails.
 
     Kept under $XDG_CACHE_HOME (~/.cache), by what they depend on: source, flags, compiler, the CPU's instructions. Of
     several processes that start at once, one compiles.
@@ -44,6 +45,7 @@ def load() -> ctypes.CDLL:
         with open(folder / f"mlp-{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not library.exists():
+                say(f"compiling the networks' kernels with {compiler}, once for this machine: some seconds")
                 with tempfile.TemporaryDirectory(dir=folder) as scratch:
                     built = Path(scratch) / "mlp.so"
                     command = [*compiler.split(), *FLAGS, str(SOURCE), "-o", str(built)]

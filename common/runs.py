@@ -388,7 +388,7 @@ def _compile(config: Any, began: str, threads: int) -> str:
     if config.device != "cpu" or "off" in (config.compile, began if config.compile == "auto" else ""):
         return "off"
     try:
-        MLP.kernels = kernels.load()
+        MLP.kernels = kernels.load(_print)
         MLP.kernels.mlp_threads(threads)
         torch.set_num_threads(1)  # two pools would wait for each other's cores; what is left to PyTorch is small
         return "on"

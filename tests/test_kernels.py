@@ -192,6 +192,14 @@ def test_of_processes_that_start_at_once_one_compiles(tmp_path):
     assert calls.read_text() == "x\n"
 
 
+def test_a_run_says_that_it_compiles_and_the_next_one_finds_what_was_compiled(data_dir, tmp_path):
+    compiled()
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    first = train(data_dir, **cache)
+    assert first.stdout.count("compiling the networks' kernels") == 1
+    assert "compiling" not in train(data_dir, "--epochs", "2", **cache).stdout
+
+
 def test_a_home_that_cannot_be_written_to_is_no_hindrance(tmp_path, monkeypatch):
     compiled()
     (tmp_path / "file").touch()
