@@ -28,10 +28,10 @@ class Stack(ctypes.Structure):
 
 
 def load(say: Callable[[str], None] = lambda text: None) -> ctypes.CDLL:
-    """The kernels of mlp.cpp; `say` hears that they are being compiled. Raises RuntimeError, in one line, where there is no C++ compiler or it fails.
+    """The kernels of mlp.cpp. Raises RuntimeError, in one line, where there is no C++ compiler or it fails.
 
     Kept under $XDG_CACHE_HOME (~/.cache), by what they depend on: source, flags, compiler, the CPU's instructions. Of
-    several processes that start at once, one compiles.
+    several processes that start at once, one compiles, and tells `say`.
     """
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
     if compiler is None:
