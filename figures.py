@@ -512,6 +512,9 @@ def main(args: argparse.Namespace) -> int:
     """plot.py --figure, --all-figures, --report. Exit status as plot.py's."""
     folders = args.logdir or [str(ROOT / "results")]
     out = Path(args.out or "data/figures")
+    if out.suffix.lower() in (".png", ".pdf", ".svg"):
+        plot.note(f"--out {args.out!r}: a figure is written as .png and .pdf, so a folder is asked for")
+        return 2
     numbers = list(FIGURES) if args.all_figures else args.figure or []
     if unknown := [number for number in numbers if number not in FIGURES]:
         plot.note(f"--figure {' '.join(unknown)}: no such figure; known: {' '.join(FIGURES)} (LOGDIRs go before it)")
