@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import naive
 import numpy as np
 import pytest
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from toys import Toy, make_agents, make_batch, nets_of
 
 import i2q_ddpg
+import naive
 from common.nets import MLP
 from common.replay import Batch
 

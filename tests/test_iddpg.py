@@ -1,12 +1,12 @@
 """Independent DDPG's loss and update against oracles in float64. Its target is I2Q's own function: test_i2q_ddpg.py."""
 
-import naive
 import numpy as np
 import pytest
 import torch
 from toys import Toy, make_agents, make_batch
 
 import iddpg
+import naive
 
 ENV = Toy(seeds=[3, 4])  # three agents of unequal width
 
