@@ -1,6 +1,7 @@
-"""Every test: one thread, no display."""
+"""Every test: one thread, no display, signals as in a terminal."""
 
 import os
+import signal
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[name] = "1"  # before numpy and torch are imported; the programs that tests start inherit it
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
+# a suite in the background or under nohup ignores these, and so would the programs that it starts and interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 torch.set_num_threads(1)
 
