@@ -12,11 +12,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.nets import MLP
+
 # a suite in the background or under nohup ignores these, and so would the programs that it starts and interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are computed by PyTorch at the start of a test, whatever a run of the test before had compiled."""
+    monkeypatch.setattr(MLP, "kernels", None)
 
 
 @pytest.fixture
