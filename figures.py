@@ -185,7 +185,7 @@ FIGURES = {
                 "QMIX": "value_factorization --learners qmix",
                 "Qatten": "value_factorization --learners qatten",
                 "QTRAN": "value_factorization --learners qtran",
-                "QPLEX": "value_factorization --learners qplex-1L4H",
+                "QPLEX": "value_factorization --learners qplex-3L10H",
                 "OW-QMIX": "value_factorization --learners ow-qmix",
                 "CW-QMIX": "value_factorization --learners cw-qmix",
             },
@@ -205,7 +205,7 @@ FIGURES = {
             ("qplex-game",),
             {
                 f"QPLEX {size}": f"value_factorization --learners qplex-{size}"
-                for size in ("1L4H", "1L10H", "2L4H", "2L10H")
+                for size in ("1L4H", "2L4H", "2L10H", "3L10H")
             },
             (6, 6, 6),
             est=("median", "iqr"),
@@ -222,7 +222,7 @@ SCALES: dict[str, dict[str, str]] = {
         "mujoco": f"{SMALL} --start_steps 500 --update_after 500 --updates 10 --num_test_episodes 1 --test_ep_len 100",
         "full": f"{SMALL} --start_steps 500 --update_after 500 --updates 5 --num_test_episodes 1 --test_ep_len 100",
         "ippo": f"{SMALL} --rollout 500 --num_test_episodes 1 --test_ep_len 100",
-        "two-optima": "--games 10 --steps 10000",
+        "two-optima": "--games 10 --steps 2000",
         "one-step": "--updates 1000",
         "trees": "--games 5 --steps 15000 --start_steps 5000",
     },
@@ -239,9 +239,9 @@ SCALES: dict[str, dict[str, str]] = {
 }
 for scale in ("short", "paper"):
     SCALES[scale] |= {
-        "two-optima": "--games 100 --steps 10000",
+        "two-optima": "--games 100 --steps 2000",
         "trees": "--games 100 --steps 100000",
-        "one-step": "--updates 5000",
+        "one-step": "--updates 20000",
     }
 DEFAULTS = {  # flags with a value of their own for each family; the programs know them, here they only shorten names
     "differential": {"rule": "2", "lam": "1", "form": "b7"},
@@ -262,7 +262,7 @@ TITLES = {"trees": "random games", "two-optima": "one-stage game", "2-4HalfCheet
 LABELS = ["I2Q", "IDDPG", "D3G", "λ = 0", "IPPO", "expectile I2Q", "expectile I2Q (released)"]  # -> colour
 LABELS += ["VDN", "QMIX", "Qatten", "QTRAN", "QPLEX", "OW-QMIX", "CW-QMIX"]
 LABELS_LIKE = {"IQL": "IDDPG", "I2Q + η": "D3G", "rule 2": "I2Q", "rule 1": "D3G", "released": "IPPO"}
-LABELS_LIKE |= {"QPLEX 1L4H": "I2Q", "QPLEX 1L10H": "IDDPG", "QPLEX 2L4H": "D3G", "QPLEX 2L10H": "λ = 0"}
+LABELS_LIKE |= {"QPLEX 1L4H": "I2Q", "QPLEX 2L4H": "IDDPG", "QPLEX 2L10H": "D3G", "QPLEX 3L10H": "λ = 0"}
 RAMP = ("#440154", "#472f7d", "#39568c", "#2a788e", "#1f988b", "#35b779", "#75d054", "#bddf26")  # viridis, for λ
 
 
@@ -286,7 +286,7 @@ class Row:
         flags = dict(zip(self.flags[::2], self.flags[1::2]))
         if "--epochs" in flags:
             return int(flags["--epochs"]) * int(flags.get("--steps_per_epoch", 10_000))
-        return int(flags.get("--steps") or 100 * int(flags["--updates"]))  # an update has a batch of 100
+        return int(flags.get("--steps") or 32 * int(flags["--updates"]))  # an update has a batch of 32
 
 
 def family(task: str) -> str:
