@@ -164,6 +164,7 @@ FIGURES = {
             },
             (2, 4, 4),
             (Claim("With a shared order of states I2Q finds the optimum, IQL does not", "I2Q + η", "IQL"),),
+            ys=("Performance", "Optimal"),
         ),
         Figure(
             "trees",
@@ -257,8 +258,12 @@ SHARES = {  # what the games' columns are
     ("trees", "Performance"): "share of the best return",
     ("trees", "Optimal"): "share of games solved",
     ("two-optima", "Performance"): "share of the best return",
+    ("two-optima", "Optimal"): "share of games solved",
+    ("qplex-game", "Performance"): "pay-off",
+    ("qtran-game", "Performance"): "pay-off",
 }
 TITLES = {"trees": "random games", "two-optima": "one-stage game", "2-4HalfCheetah": "2|4HalfCheetah"}
+APART = 0.2  # between lines of games whose pay-offs are whole numbers
 LABELS = ["I2Q", "IDDPG", "D3G", "λ = 0", "IPPO", "expectile I2Q", "expectile I2Q (released)"]  # -> colour
 LABELS += ["VDN", "QMIX", "Qatten", "QTRAN", "QPLEX", "OW-QMIX", "CW-QMIX"]
 LABELS_LIKE = {"IQL": "IDDPG", "I2Q + η": "D3G", "rule 2": "I2Q", "rule 1": "D3G", "released": "IPPO"}
@@ -382,6 +387,12 @@ def panels(figure: Figure, folders: Sequence[str], est: str = "", band: str = ""
                 lines += plot.arrange([part], ys=[y], est=est, band=band)[0].lines
             else:
                 missing.append(label)
+        if family(task) == "one-step":  # most lines would lie on one another
+            shifts = [APART * (i - (len(lines) - 1) / 2) for i in range(len(lines))]
+            lines = [
+                replace(line, mid=line.mid + shift, low=line.low + shift, high=line.high + shift)
+                for line, shift in zip(lines, shifts)
+            ]
         marks = MARKS.get(task, {}) if y == "Performance" else {}
         found.append(plot.Panel(TITLES.get(task, task), y, lines, missing, marks, SHARES.get((task, y), "")))
     return found
@@ -417,6 +428,7 @@ def describe(figure: Figure, drawn: Sequence[plot.Panel], est: str = "", band: s
     text += f"{figure.title}."
     if any(panel.lines for panel in drawn):
         text += f" {plot.describe(drawn, 1, est, band)}"
+        text += f" Lines are moved {APART} apart." * any(family(task) == "one-step" for task in figure.tasks)
     parts: dict[str, list[str]] = {}  # what a panel has -> the panels
     for panel in drawn:
         behind: dict[str, list[str]] = {}
