@@ -1,4 +1,4 @@
-# make run    the environment, then the main job in a size that ends within about four minutes on two cores, and its curve
+# make run    the environment, then the main job in a size that ends within about two minutes on two cores, and its curve
 # make figures  the paper's figures and a report, from the shipped curves
 # make setup  the environment alone: .venv, from requirements.lock
 # make bench  the speed of updates, environments and training on this machine, in about three minutes of a free core
