@@ -28,17 +28,15 @@ that are finished are not trained again, so an interrupted command is given once
 """
 
 import dataclasses
-import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from common.checkpoint import write_atomic
+from common.folder import finished, learner_folder, write_table
 from common.runs import parse, within
 
 N_ACT = 3  # actions of either agent
@@ -256,33 +254,11 @@ def main() -> int:
         return 130
 
 
-def run_folder(cfg: Config, learner: str, seed: int) -> Path:
-    """Where one seed of one learner is kept."""
-    return Path(cfg.data_dir) / f"{cfg.exp_name}_{learner}" / f"{cfg.exp_name}_{learner}_s{seed}"
-
-
-def finished(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether this run is done. Makes its folder; raises ValueError where that holds a run of other settings."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        old = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else config
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: {error}; give another --exp_name or --data_dir") from None
-    for name in sorted({*old, *config} - {"data_dir", "num_runs"}):
-        if old.get(name) != config.get(name):
-            raise ValueError(
-                f"{folder}: holds a run with {name} {old.get(name)!r}, not {config.get(name)!r}; "
-                "give another --exp_name, or the flags of that run"
-            )
-    write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
-    return (folder / "progress.txt").exists()
-
-
 def run(cfg: Config, games: Games, learner: Learner, seed: int) -> None:
     """Train one seed of one learner and write progress.txt, unless that is done."""
     config = {"algorithm": learner, **dataclasses.asdict(cfg), "exp_name": f"{cfg.exp_name}_{learner}", "seed": seed}
     del config["learners"]
-    folder = run_folder(cfg, learner, seed)
+    folder = learner_folder(cfg, learner, seed)
     if finished(folder, config):
         print(f"{learner} s{seed} finished already: {folder}", flush=True)
         return
@@ -304,18 +280,12 @@ def optimal(score: np.ndarray) -> np.ndarray:
     return score > 1 - 1e-6
 
 
-def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray]) -> None:
-    """Tab-separated, header first."""
-    rows = ["\t".join(f"{value:.10g}" for value in row) for row in zip(*columns, strict=True)]
-    write_atomic(path, "\n".join(["\t".join(names), *rows, ""]).encode())
-
-
 def table(cfg: Config) -> str:
     """The final scores of every learner: over its seeds, and over all games of all seeds."""
     lines = [f"{cfg.exp_name}: greedy return / best return after {cfg.steps} steps, {cfg.games} games a seed"]
     lines += ["learner  seeds     mean  (seeds from       to)   median    worst  optimal"]
     for learner in cfg.learners:
-        paths = [run_folder(cfg, learner, seed) / "games.txt" for seed in range(cfg.seed, cfg.seed + cfg.num_runs)]
+        paths = [learner_folder(cfg, learner, seed) / "games.txt" for seed in range(cfg.seed, cfg.seed + cfg.num_runs)]
         score = np.array([np.loadtxt(path, skiprows=1, ndmin=2)[:, 2] for path in paths])
         mean = score.mean(1)
         lines.append(

@@ -33,21 +33,20 @@ Departures:
 """
 
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import elu, one_hot
 
-from common.checkpoint import write_atomic
+from common.folder import finished, learner_folder, write_table
 from common.runs import parse, within
 
 N, A = 2, 3  # agents, actions of each
@@ -329,39 +328,11 @@ def seeds(cfg: Config) -> range:
     return range(cfg.seed, cfg.seed + cfg.num_runs)
 
 
-def run_folder(cfg: Config, learner: str, seed: int) -> Path:
-    """Where one seed of one learner is kept."""
-    return Path(cfg.data_dir) / f"{cfg.exp_name}_{learner}" / f"{cfg.exp_name}_{learner}_s{seed}"
-
-
-def finished(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether this run is done. Makes its folder; raises ValueError where that holds a run of other settings."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        old = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else config
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: {error}; give another --exp_name or --data_dir") from None
-    for name in sorted({*old, *config} - {"data_dir", "num_runs"}):
-        if old.get(name) != config.get(name):
-            raise ValueError(
-                f"{folder}: holds a run with {name} {old.get(name)!r}, not {config.get(name)!r}; "
-                "give another --exp_name, or the flags of that run"
-            )
-    write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
-    return (folder / "progress.txt").exists()
-
-
-def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray]) -> None:
-    """Tab-separated, header first."""
-    rows = ["\t".join(f"{value:.10g}" for value in row) for row in zip(*columns, strict=True)]
-    write_atomic(path, "\n".join(["\t".join(names), *rows, ""]).encode())
-
-
 def run(cfg: Config, name: str) -> None:
     """Train all seeds of one learner and write their progress.txt and values.txt, unless that is done."""
     config = {"algorithm": name, **dataclasses.asdict(cfg), "exp_name": f"{cfg.exp_name}_{name}"}
     del config["learners"]
-    folders = [run_folder(cfg, name, seed) for seed in seeds(cfg)]
+    folders = [learner_folder(cfg, name, seed) for seed in seeds(cfg)]
     if all([finished(folder, {**config, "seed": seed}) for folder, seed in zip(folders, seeds(cfg))]):  # noqa: C419
         print(f"{name} finished already: {folders[0].parent}", flush=True)
         return
@@ -382,7 +353,7 @@ def report(cfg: Config) -> str:
     lines += ["learner        median     25 %     75 %  best found"]
     tables = ["", "values learned, medians over the seeds: rows a_0 of Qtot(a_0, .), then Q_0 and Q_1"]
     for name in cfg.learners:
-        folders = [run_folder(cfg, name, seed) for seed in seeds(cfg)]
+        folders = [learner_folder(cfg, name, seed) for seed in seeds(cfg)]
         last = np.array([np.loadtxt(folder / "progress.txt", skiprows=1, ndmin=2)[-1, 1] for folder in folders])
         low, mid, high = np.percentile(last, [25, 50, 75])
         found = f"{(last == GAMES[cfg.env].max().item()).sum()} of {len(last)}"

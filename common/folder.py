@@ -6,9 +6,11 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from common.checkpoint import Checkpoints, Damaged, write_atomic
 
@@ -107,3 +109,31 @@ class Folder:
             cells = [dict(zip(old.split("\t"), line.split("\t"))) for line in above]
             above = ["\t".join(line.get(name, "nan") for name in columns) for line in cells]
             write_atomic(self.progress, "".join(f"{line}\n" for line in [header, *above, row]).encode())
+
+
+def learner_folder(config: Any, learner: str, seed: int) -> Path:
+    """Where a program that trains several learners keeps one seed of one of them."""
+    return Path(config.data_dir) / f"{config.exp_name}_{learner}" / f"{config.exp_name}_{learner}_s{seed}"
+
+
+def finished(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether this run is done. Makes its folder; raises ValueError where that holds a run of other settings."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        old = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else config
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}: {error}; give another --exp_name or --data_dir") from None
+    for name in sorted({*old, *config} - {"data_dir", "num_runs"}):
+        if old.get(name) != config.get(name):
+            raise ValueError(
+                f"{folder}: holds a run with {name} {old.get(name)!r}, not {config.get(name)!r}; "
+                "give another --exp_name, or the flags of that run"
+            )
+    write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
+    return (folder / "progress.txt").exists()
+
+
+def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray]) -> None:
+    """Tab-separated, header first."""
+    rows = ["\t".join(f"{value:.10g}" for value in row) for row in zip(*columns, strict=True)]
+    write_atomic(path, "\n".join(["\t".join(names), *rows, ""]).encode())

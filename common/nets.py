@@ -251,11 +251,11 @@ def _forward_eager(net: MLP, x: Tensor) -> tuple[Tensor, list[Any]]:
     """The same in PyTorch, one slice after another."""
     outs, hidden = [], []
     for i, h in enumerate(x.unbind(0)):
-        kept = []
-        for weight, bias in net.slice(i)[:-1]:
+        kept, layers = [], net.slice(i)
+        for weight, bias in layers[:-1]:
             h = torch.addmm(bias, h, weight.t()).relu_()
             kept.append(h)
-        weight, bias = net.slice(i)[-1]
+        weight, bias = layers[-1]
         outs.append(torch.addmm(bias, h, weight.t()))
         hidden.append(kept)
     return torch.stack(outs), hidden
