@@ -33,7 +33,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.checkpoint import Checkpoints, Damaged, write_atomic
+from common.checkpoint import Checkpoints, Damaged
+from common.folder import write_table
 from common.nets import MLP
 from common.replay import Replay
 from common.seeding import Streams
@@ -179,8 +180,7 @@ def series(run: LearnedRun, ideal: Ideal) -> tuple[np.ndarray, list[str]]:
     path = run.folder / "ideal_values.txt"
     if run.load():
         rows, lines = along(run, ideal), compare(run, ideal)
-        text = ["TotalEnvInteracts\tQVals\tIdealQVals", *("\t".join(f"{x:.10g}" for x in row) for row in rows), ""]
-        write_atomic(path, "\n".join(text).encode())
+        write_table(path, ["TotalEnvInteracts", "QVals", "IdealQVals"], rows.T)
         return rows, lines
     if path.exists():
         return np.loadtxt(path, skiprows=1, ndmin=2), []

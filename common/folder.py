@@ -133,7 +133,7 @@ def finished(folder: Path, config: dict[str, Any]) -> bool:
     return (folder / "progress.txt").exists()
 
 
-def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray]) -> None:
+def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray] | np.ndarray) -> None:
     """Tab-separated, header first."""
     rows = ["\t".join(f"{value:.10g}" for value in row) for row in zip(*columns, strict=True)]
     write_atomic(path, "\n".join(["\t".join(names), *rows, ""]).encode())
