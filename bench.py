@@ -269,12 +269,13 @@ def contestants(case: Case, S: int, N: int, args: argparse.Namespace) -> tuple[d
         ways = {"graph": graphs.graphed} if hasattr(case.module, "graphed") else {}
         ways |= {"batched": lambda update, device: update}
     else:
-        ways = {"compiled": lambda update, device: update} if args.kernels else {}
+        ways = {"compiled": getattr(case.module, "graphed", lambda update, device: update)} if args.kernels else {}
         ways |= {"eager": lambda update, device: update}
     stacks = [case.module.Agents(env, cfg, env.seeds) for _ in ways]
     learners = naive.learners_like(case.learner, stacks[0], env, cfg)
     works: dict[str, Work] = {}
     for agents, (way, wrap) in zip(stacks, ways.items()):
+        MLP.kernels = args.kernels if way == "compiled" else None
         update, turn = wrap(case.module.update, args.device), itertools.cycle(batches)
         call = repeat(lambda agents=agents, turn=turn, update=update: update(agents, next(turn), cfg))
         works[way] = ours(args, call, way == "compiled")

@@ -1,23 +1,38 @@
-"""An update as a CUDA graph: some hundred small kernels, launched as one."""
+"""An update recorded at its first call and replayed from then on: on a GPU as a CUDA graph, on a CPU as a tape.
 
-from collections.abc import Callable
+An update of small networks is some hundred small operations, and Python, autograd and memory's management take as long
+as the smaller half of them. What it computes depends on no value, so the operations below autograd, forward ones and
+backward ones, are always the same, on the same memory: that list is what is kept and run.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
+from common.nets import MLP
 from common.replay import Batch
 
 Update = Callable[[Any, Batch, Any], dict[str, Tensor]]  # (agents, batch, cfg) -> diagnostics, each (S, N)
 
 
 def graphed(update: Update, device: str) -> Update:
-    """The update itself on a CPU; on a GPU, one that is recorded at its first call and then replayed."""
-    return update if device == "cpu" else Graphed(update, record)
+    """One that is recorded at its first call and then replayed; the update itself on a CPU without compiled kernels.
+
+    Raises RuntimeError at the first call where the update reads a number out of a tensor.
+    """
+    if device == "cpu" and MLP.kernels is None:
+        return update
+    return Graphed(update, tape if device == "cpu" else cuda_graph)
 
 
 class Graphed:
-    """Replays a recorded update on new batches: the graph reads and writes where it did when it was recorded."""
+    """Replays a recorded update on new batches: the record reads and writes where the update did at first."""
 
     def __init__(self, update: Update, record: Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]):
         self.update, self.record = update, record
@@ -28,7 +43,7 @@ class Graphed:
         if self.batch is None:
             own = self.batch = Batch(*(part.clone() for part in batch))
             rows = range(len(batch.rew))
-            before = [_copy(agents.state_dict(row)) for row in rows]  # recording trains, on this batch again and again
+            before = [_copy(agents.state_dict(row)) for row in rows]  # recording trains, on this batch once or more
             self.replay, self.out = self.record(lambda: self.update(agents, own, cfg))
             for row in rows:
                 agents.load_state_dict(row, before[row])
@@ -38,7 +53,7 @@ class Graphed:
         return self.out
 
 
-def record(step: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+def cuda_graph(step: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     """(what repeats `step`, its result). The first calls load libraries and choose kernels, which no graph can hold."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -50,6 +65,92 @@ def record(step: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
     with torch.cuda.graph(graph):
         out = step()
     return graph.replay, out
+
+
+def tape(step: Callable[[], dict[str, Tensor]]) -> tuple[Callable[[], None], dict[str, Tensor]]:
+    """The same on a CPU. The record owns its memory, that of networks' activations included."""
+    recorder, kernels, spare = Recorder(), MLP.kernels, MLP.spare
+    if kernels is not None:
+        MLP.kernels = Kernels(recorder, kernels)  # pyright: ignore[reportAttributeAccessIssue]
+    MLP.spare = {}
+    try:
+        with recorder:
+            out = step()
+    finally:
+        MLP.kernels, MLP.spare = kernels, spare
+    return recorder.replay, {name: value.detach() for name, value in out.items()}
+
+
+class Recorder(TorchDispatchMode):
+    """Runs operations and keeps them as calls that write to the same memory again; views need not be run again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Callable[[], Any]] = []
+        self.kept: list[Any] = []  # results whose memory a call may know by its address alone
+
+    def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # pyright: ignore
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        results = list(_tensors(out))
+        self.kept.append(out)
+        if func._schema.is_mutable:
+            self.calls.append(functools.partial(func, *args, **kwargs))
+        elif not results:
+            raise RuntimeError(f"an update that reads a number out of a tensor ({func}) cannot be recorded")
+        elif func.overloadpacket not in EMPTY and not _storages(results) & _storages((args, kwargs)):
+            self.calls.append(_again(func, args, kwargs, results))
+        return out
+
+    def replay(self) -> None:
+        with torch.no_grad():
+            for call in self.calls:
+                call()
+
+
+EMPTY = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty}  # only take memory
+
+
+class Kernels:
+    """The compiled kernels for a record: they are called with addresses, which no dispatcher sees."""
+
+    def __init__(self, recorder: Recorder, kernels: Any):
+        self.recorder, self.kernels = recorder, kernels
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        kernel = getattr(self.kernels, name)
+
+        def call(*args: Any) -> None:
+            kernel(*args)
+            self.recorder.calls.append(functools.partial(kernel, *args))
+
+        return call
+
+
+def _again(func: OpOverload, args: Any, kwargs: Any, results: list[Tensor]) -> Callable[[], Any]:
+    """The same operation, writing to `results`: by its form with `out`, or where it has none by a copy."""
+    inputs = [(a.name, str(a.type)) for a in func._schema.arguments]
+    for overload in func.overloadpacket.overloads():
+        form = getattr(func.overloadpacket, overload)
+        outs = [a.name for a in form._schema.arguments if a.is_out]
+        if len(outs) == len(results) and inputs == [
+            (a.name, str(a.type)) for a in form._schema.arguments if not a.is_out
+        ]:
+            return functools.partial(form, *args, **kwargs, **dict(zip(outs, results, strict=True)))
+
+    def copied() -> None:
+        for result, new in zip(results, _tensors(func(*args, **kwargs)), strict=True):
+            result.copy_(new)
+
+    return copied
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_iter(tree) if isinstance(leaf, Tensor))
+
+
+def _storages(tree: Any) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in _tensors(tree)}
 
 
 def _copy(state: Any) -> Any:

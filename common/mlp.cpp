@@ -18,6 +18,7 @@
 #include <thread>
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
 constexpr int VL = 16, MR = 14;  // floats of a vector, rows of a tile: MR * NV sums and NV + 1 more fit 32 registers
 #elif defined(__AVX__)
 constexpr int VL = 8, MR = 6;
@@ -96,7 +97,24 @@ static void rows(int m, const Product &p, long row, long col, const float *panel
 
 // a (VL, VL) block, transposed
 static void transpose(const float *from, long from_row, float *to, long to_row) {
-#if defined(__clang__)  // has no shuffle by a vector
+#if defined(__AVX512F__)  // rows 4 apart are loaded side by side, which leaves two rounds within four lanes of 4 x 4
+    for (int i = 0; i < VL; i += 4, from += 4, to += 4 * to_row) {
+        __m512 v[4];
+        for (int j = 0; j < 4; j++) {
+            const float *row = from + j * from_row;
+            v[j] = _mm512_castps128_ps512(_mm_loadu_ps(row));
+            v[j] = _mm512_insertf32x4(v[j], _mm_loadu_ps(row + 4 * from_row), 1);
+            v[j] = _mm512_insertf32x4(v[j], _mm_loadu_ps(row + 8 * from_row), 2);
+            v[j] = _mm512_insertf32x4(v[j], _mm_loadu_ps(row + 12 * from_row), 3);
+        }
+        const __m512 low = _mm512_unpacklo_ps(v[0], v[1]), high = _mm512_unpackhi_ps(v[0], v[1]);
+        const __m512 low2 = _mm512_unpacklo_ps(v[2], v[3]), high2 = _mm512_unpackhi_ps(v[2], v[3]);
+        _mm512_storeu_ps(to, _mm512_shuffle_ps(low, low2, _MM_SHUFFLE(1, 0, 1, 0)));
+        _mm512_storeu_ps(to + to_row, _mm512_shuffle_ps(low, low2, _MM_SHUFFLE(3, 2, 3, 2)));
+        _mm512_storeu_ps(to + 2 * to_row, _mm512_shuffle_ps(high, high2, _MM_SHUFFLE(1, 0, 1, 0)));
+        _mm512_storeu_ps(to + 3 * to_row, _mm512_shuffle_ps(high, high2, _MM_SHUFFLE(3, 2, 3, 2)));
+    }
+#elif defined(__clang__)  // has no shuffle by a vector
     for (int i = 0; i < VL; i++)
         for (int j = 0; j < VL; j++) to[j * to_row + i] = from[i * from_row + j];
 #else  // in registers: log2(VL) rounds of exchanges between rows `step` apart

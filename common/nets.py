@@ -31,6 +31,8 @@ class MLP:
     """
 
     kernels: ClassVar[ctypes.CDLL | None] = None  # what common.kernels.load() returns, to compute with it
+    spare: ClassVar[dict[int, list[Tensor]]] = {}  # by size: activations that a backward pass is done with, still in
+    # the cache; the next pass writes there, as fresh memory would travel through it
 
     def __init__(self, sizes: Sequence[int], flat: Tensor):
         self.sizes, self.flat = tuple(sizes), flat
@@ -210,10 +212,13 @@ class _Evaluate(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore
         net, (x,) = ctx.net, ctx.saved_tensors
         need_x, need_flat, _ = ctx.needs_input_grad
+        hidden, ctx.hidden = ctx.hidden, None
+        if hidden is None:
+            raise RuntimeError("a stack passes back once: the memory of its activations serves the next pass")
         grads = None
         if need_flat:  # the buffer lent serves once: a network evaluated twice in one loss has two gradients to add
             grads, net.grads = net.grads or MLP(net.sizes, torch.zeros_like(net.flat)), None
-        grad_x = _backward(net, x.flatten(0, 1), ctx.hidden, grad.flatten(0, 1), grads, need_x)
+        grad_x = _backward(net, x.flatten(0, 1), hidden, grad.flatten(0, 1), grads, need_x)
         return None if grad_x is None else grad_x.view(x.shape), None if grads is None else grads.flat, None
 
 
@@ -226,7 +231,11 @@ def _forward(net: MLP, x: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
     x = x if x.stride(2) == 1 else x.contiguous()
     n, batch, _ = x.shape
     out = x.new_empty(n, batch, net.sizes[-1])
-    hidden = x.new_empty(n * batch * sum(net.sizes[1:-1])) if keep else None
+    hidden = None
+    if keep:
+        size = n * batch * sum(net.sizes[1:-1])
+        spare = MLP.spare.get(size)
+        hidden = spare.pop() if spare else x.new_empty(size)
     kept = 0 if hidden is None else hidden.data_ptr()
     MLP.kernels.mlp_forward(net.stack, batch, x.data_ptr(), x.stride(0), x.stride(1), kept, out.data_ptr())
     return out, hidden
@@ -244,6 +253,7 @@ def _backward(net: MLP, x: Tensor, hidden: Any, grad: Tensor, grads: MLP | None,
     to_x = 0 if grad_x is None else grad_x.data_ptr()
     kept, start = hidden.data_ptr(), grad.data_ptr()
     MLP.kernels.mlp_backward(net.stack, x.shape[1], x.data_ptr(), x.stride(0), x.stride(1), kept, start, to_grads, to_x)
+    MLP.spare.setdefault(hidden.numel(), []).append(hidden)
     return grad_x
 
 

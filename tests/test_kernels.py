@@ -108,6 +108,24 @@ def test_no_bit_depends_on_the_compiler_or_on_the_width_of_vectors(compiler, cpu
     assert all(map(torch.equal, gradients(one, x, weight), expected))
 
 
+def test_a_stack_passes_back_once(native):
+    one, _ = pair(3, 8, 2)
+    loss = one(torch.ones(2, 2, 4, 3)).sum()
+    torch.autograd.grad(loss, one.flat, retain_graph=True)
+    with pytest.raises(RuntimeError, match="passes back once"):
+        torch.autograd.grad(loss, one.flat)
+
+
+def test_stacks_that_wait_for_their_gradients_at_once_keep_their_own_activations(native):
+    one, double = pair(3, 8, 3)
+    x, weight = torch.randn(2, 2, 4, 3, generator=torch.Generator().manual_seed(0)), torch.ones(2, 2, 4, 3)
+    for _ in range(3):
+        (twice,) = torch.autograd.grad(one(one(x)).sum(), one.flat)
+        (expected,) = torch.autograd.grad(double(double(x.double())).sum(), double.flat)
+        torch.testing.assert_close(twice.double(), expected, rtol=1e-5, atol=1e-5)
+        gradients(one, x, weight)
+
+
 def test_inputs_may_be_slices_of_wider_rows(native):
     one, _ = pair(9, 20, 3)
     wide = torch.randn(2, 2, 50, 12, generator=torch.Generator().manual_seed(0))
