@@ -105,6 +105,8 @@ FIELDS = {
 }
 # Body positions: the rewards of Ant and Humanoid read them at the start of a step, before MuJoCo computes them anew
 LAGGING = ("xpos", "xipos")
+# Bodies whose observations or rewards, in gymnasium or here, know of contact forces
+FEELING = ("Ant", "Humanoid", "HumanoidStandup")
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -218,6 +220,7 @@ class PartitionedMujoco(VectorEnv):
         self.views = []  # per row: (a part of the buffer, MuJoCo's own memory)
         for row, env in enumerate(self.envs):
             env._get_obs = lambda: None  # gymnasium would build its own observation for nobody
+            env.do_simulation = _simulation(env, self.body in FEELING)
             parts = np.split(self.buffer[row, :-1], np.cumsum([len(span) for span in spans.values()])[:-1])
             self.views.append([(part, getattr(env.data, field).reshape(-1)) for part, field in zip(parts, spans)])
 
@@ -335,6 +338,22 @@ def _robots(body: str, split: str, count: int) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
         maker.gen_asset(agents * segments, f"{folder}/robot.xml")
         return [make(f"{folder}/robot.xml", **kwargs, render_mode="rgb_array") for _ in range(count)]
+
+
+def _simulation(env: Any, feels: bool) -> Callable[[np.ndarray, int], None]:
+    """gymnasium's do_simulation(ctrl, n_frames) without what nobody asks for: it looks at the action's shape, and
+    computes contact forces for every robot."""
+    mujoco = sys.modules["mujoco"]
+    step, contact_forces = mujoco.mj_step, mujoco.mj_rnePostConstraint
+    model, data, to = env.model, env.data, env.data.ctrl
+
+    def do_simulation(ctrl: np.ndarray, n_frames: int) -> None:
+        to[:] = ctrl
+        step(model, data, nstep=n_frames)
+        if feels:
+            contact_forces(model, data)
+
+    return do_simulation
 
 
 def _shown(body: str) -> list[list[str]]:

@@ -34,6 +34,9 @@ class VectorEnv:
         self.obs_mask, self.act_mask = obs_mask, act_mask
         self.n_agents, self.n_obs = obs_mask.shape
         self.n_act = act_mask.shape[1]
+        # arrays, as out of a number numpy would make one at each step
+        self.least, self.most = np.full(act_mask.shape, -1, np.float32), np.full(act_mask.shape, 1, np.float32)
+        self.one, self.limit = np.array(1), np.array(max_ep_len)
         self.max_ep_len = max_ep_len
         self.seeds, self.rows = tuple(seeds), np.arange(len(seeds))
         self.reseed(seeds)
@@ -66,9 +69,9 @@ class VectorEnv:
         nothing until they are reset.
         """
         rows = self.rows if where is None else np.flatnonzero(where)
-        self.obs, rew, terminated = self._advance(clip(act, -1.0, 1.0), rows)
-        self.t += 1
-        return self.obs, rew, terminated, self.t >= self.max_ep_len
+        self.obs, rew, terminated = self._advance(clip(act, self.least, self.most), rows)
+        self.t += self.one
+        return self.obs, rew, terminated, self.t >= self.limit
 
     def state_dict(self, row: int) -> dict[str, np.ndarray | int | float | str]:
         """Everything of this row, as arrays, numbers and strings."""
