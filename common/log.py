@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ class Log:
         self.ep_ret, self.ep_len, self.episode = np.zeros(n_seeds), np.zeros(n_seeds, int), np.zeros(n_seeds, int)
         self.returns: list[list[float]] = [[] for _ in range(n_seeds)]  # of the episodes that ended
         self.lengths: list[list[int]] = [[] for _ in range(n_seeds)]
-        self.sums: dict[str, Tensor] = {}  # of the update's diagnostics
+        self.names: list[str] = []  # of the update's diagnostics
+        self.total = torch.zeros(0, n_seeds, dtype=torch.float64)  # their sums, a row each
         self.n_updates = 0
         self.elapsed, self.since = 0.0, time.monotonic()
 
@@ -33,11 +34,20 @@ class Log:
 
     def update(self, diagnostics: dict[str, Tensor]) -> None:
         """Diagnostics of one update, each (S, N)."""
-        for name, value in diagnostics.items():
-            if name not in self.sums:
-                self.sums[name] = torch.zeros(len(value), dtype=torch.float64, device=value.device)
-            self.sums[name] += value.detach().mean(-1)
+        if not self.names:
+            self._name(diagnostics, next(iter(diagnostics.values())).device)
+        with torch.no_grad():
+            self.total += torch.stack([diagnostics[name] for name in self.names]).mean(-1)
         self.n_updates += 1
+
+    def _name(self, names: Iterable[str], device: torch.device | str) -> None:
+        self.names = list(names)
+        self.total = torch.zeros(len(self.names), self.total.shape[1], dtype=torch.float64, device=device)
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """Of each diagnostic, by seed."""
+        return dict(zip(self.names, self.total, strict=True))
 
     def row(self, row: int) -> dict[str, float]:
         """The means since the last row of progress.txt."""
@@ -49,8 +59,7 @@ class Log:
         """Start the next row."""
         for values in (*self.returns, *self.lengths):
             values.clear()
-        for total in self.sums.values():
-            total.zero_()
+        self.total.zero_()
         self.n_updates = 0
 
     def time(self) -> float:
@@ -72,10 +81,11 @@ class Log:
     def load_state_dict(self, row: int, state: dict[str, Any], device: str) -> None:
         self.ep_ret[row], self.ep_len[row], self.episode[row] = state["ep_ret"], state["ep_len"], state["episode"]
         self.returns[row], self.lengths[row] = list(state["returns"]), list(state["lengths"])
-        for name, total in state.get("sums", {}).items():
-            if name not in self.sums:
-                self.sums[name] = torch.zeros(len(self.returns), dtype=torch.float64, device=device)
-            self.sums[name][row] = total
+        sums = state.get("sums", {})
+        if sums and not self.names:
+            self._name(sums, device)
+        for total, name in zip(self.total, self.names, strict=True):
+            total[row] = sums[name]
         self.n_updates, self.elapsed, self.since = state["n_updates"], state["elapsed"], time.monotonic()
 
 
