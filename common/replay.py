@@ -50,14 +50,14 @@ class Replay:
         self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray, rew: np.ndarray, terminated: np.ndarray
     ) -> None:
         """Add one transition of every seed: (S, N, O), (S, N, A), (S, N, O), (S,), (S,)."""
-        S, N = obs.shape[:2]
-        flags = np.broadcast_to(np.stack([rew, terminated], -1)[:, None], (S, N, 2))
-        row = np.concatenate([obs, act, next_obs, flags], -1, dtype=np.float32)
+        at, O, A = self.count % self.size, obs.shape[-1], act.shape[-1]
+        late = self.sends_late
+        row = np.empty((*obs.shape[:2], 2 * O + A + 2), np.float32) if late else self.rows.numpy()[:, :, at]
+        row[..., :O], row[..., O : O + A], row[..., O + A : -2] = obs, act, next_obs
+        row[..., -2], row[..., -1] = rew[:, None], terminated[:, None]
         self.count += 1
-        if self.sends_late:
+        if late:
             self.waiting.append(row)
-        else:
-            self.rows[:, :, (self.count - 1) % self.size] = torch.from_numpy(row)
 
     def _send(self) -> None:
         """Put rows that wait where they belong, all at once."""
