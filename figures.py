@@ -106,6 +106,13 @@ FIGURES = {
             ),
         ),
         Figure(
+            "learners",
+            "Every learner here on one robot",
+            (CHEETAH,),
+            {"I2Q": I2Q, "IDDPG": IDDPG, "D3G": D3G, "λ = 0": MBPO, "IPPO": "ippo", "expectile I2Q": "i2q_expectile"},
+            (2, 3, 4),
+        ),
+        Figure(
             "11",
             "Multi-Agent MuJoCo: what λ > 0 is worth",
             (CHEETAH, "2x3Walker", "2x4Ant", "3x1Hopper"),

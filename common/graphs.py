@@ -109,6 +109,7 @@ class Recorder(TorchDispatchMode):
 
 
 EMPTY = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty}  # only take memory
+CONSTANT = {torch.ops.aten.ones_like, torch.ops.aten.zeros_like, torch.ops.aten.new_zeros, torch.ops.aten.scalar_tensor}
 
 
 class Kernels:
@@ -129,6 +130,8 @@ class Kernels:
 
 def _again(func: OpOverload, args: Any, kwargs: Any, results: list[Tensor]) -> Callable[[], Any]:
     """The same operation, writing to `results`: by its form with `out`, or where it has none by a copy."""
+    if func.overloadpacket in CONSTANT:
+        return functools.partial(results[0].copy_, results[0].clone())
     inputs = [(a.name, str(a.type)) for a in func._schema.arguments]
     for overload in func.overloadpacket.overloads():
         form = getattr(func.overloadpacket, overload)

@@ -4,8 +4,8 @@
 //   y  (B, O) = x (B, I)   W^T (I, O)      W is (O, I): panels are transposed while they are packed
 //   dx (B, I) = dy (B, O)  W   (O, I)
 //   dW (O, I) = dy^T (O, B) x  (B, I)
-// An element is one chain of multiply-adds over k from first to last, whatever the width of vectors, the place of the
-// row or the number of threads: the bits depend on none of these.
+// An element is one chain of multiply-adds over k from first to last, and the output of a network with a single one is
+// sixteen, whatever the width of vectors, the place of the row or the number of threads: the bits depend on none of these.
 
 #include <algorithm>
 #include <atomic>
@@ -183,6 +183,35 @@ static void multiply(const Product &p, const float *b, long b_k, long b_col, flo
     }
 }
 
+template <int M>  // rows
+static void dot_tile(long k, const float *x, long x_row, const float *w, float bias, float *y) {
+    constexpr int CHAINS = 16, W = CHAINS / VL;
+    const long whole = k / CHAINS * CHAINS;
+    Vec acc[M][W] = {};
+    for (long i = 0; i < whole; i += CHAINS)
+UNROLL(16)
+        for (int m = 0; m < M; m++)
+UNROLL(4)
+            for (int j = 0; j < W; j++)
+                acc[m][j] += ((const Vec *)(x + m * x_row + i))[j] * ((const Vec *)(w + i))[j];
+    for (int m = 0; m < M; m++) {
+        float sum[CHAINS];
+        std::memcpy(sum, acc[m], sizeof sum);
+        for (long i = whole; i < k; i++) sum[i - whole] += x[m * x_row + i] * w[i];
+        for (int half = CHAINS / 2; half; half /= 2)
+            for (int j = 0; j < half; j++) sum[j] += sum[j + half];
+        y[m] = sum[0] + bias;
+    }
+}
+
+// y (m) = x (m, k) w (k) + bias: a panel of one column would be nearly all zeros
+static void dot(long m, long k, const float *x, long x_row, const float *w, float bias, float *y) {
+    constexpr int M = VL / 2;
+    long row = 0;
+    for (; row + M <= m; row += M) dot_tile<M>(k, x + row * x_row, x_row, w, bias, y + row);
+    for (; row < m; row++) dot_tile<1>(k, x + row * x_row, x_row, w, bias, y + row);
+}
+
 static long padded(long n) { return (n + 15) / 16 * 16; }  // ALIGN of nets.py
 
 // nets.py's MLP: layer k's weight (sizes[k + 1], sizes[k]) and bias follow one another in a slice of `flat`
@@ -273,6 +302,7 @@ extern "C" void mlp_forward(const Stack *stack, long batch, const float *x, long
             const bool last = k == s.layers - 1;
             const float *bias = weight + s.weight(k);
             float *y = last ? out + i * batch * n_out : h;
+            if (last && n_out == 1) return dot(batch, n_in, in, in_row, weight, *bias, y);
             const Product p{batch, n_out, n_in, in, in_row, 1, y, n_out, last ? BIAS : BIAS_RELU, bias, 0};
             multiply(p, weight, 1, n_in, panel);
             in = y, in_row = n_out, h += batch * n_out;
