@@ -24,7 +24,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -232,6 +232,7 @@ class PartitionedMujoco(VectorEnv):
         limits = self.envs[0].model.actuator_ctrlrange
         assert sorted(self.drives) == list(range(len(limits))), f"{self.name}: drives {self.drives} of {len(limits)}"
         self.source = real[np.argsort(self.drives)]
+        self.in_order = np.array_equal(self.source, np.arange(self.act_mask.size))
         self.centre, self.half = limits.mean(1), (limits[:, 1] - limits[:, 0]) / 2
         self.scales = bool((np.abs(limits) != 1).any())
 
@@ -247,17 +248,19 @@ class PartitionedMujoco(VectorEnv):
 
     def _advance(self, act: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # float64 as in MaMuJoCo: gymnasium's control cost is computed in the type of the action
-        ctrl = act.reshape(len(act), -1).take(self.source, axis=1).astype(np.float64)
+        ctrl = act.reshape(len(act), -1).astype(np.float64)
+        if not self.in_order:
+            ctrl = ctrl.take(self.source, axis=1)
         if self.scales:
             ctrl = self.centre + self.half * ctrl
         rew, terminated = np.zeros(len(act)), np.zeros(len(act), bool)
-        for row in rows:
+        for row in rows.tolist():  # numpy's integers index lists slowly
             _, rew[row], terminated[row], _, _ = self.envs[row].step(ctrl[row])
         return self._see(rows), rew, terminated
 
-    def _see(self, rows: Iterable[int]) -> np.ndarray:
+    def _see(self, rows: np.ndarray) -> np.ndarray:
         """obs (S, N, O), of which these rows are up to date."""
-        for row in rows:
+        for row in rows.tolist():
             for part, field in self.views[row]:
                 part[:] = field
         obs = self.buffer.take(self.index, axis=1)
