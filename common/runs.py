@@ -396,7 +396,7 @@ def _compile(config: Any, began: str, threads: int) -> str:
         if config.compile == "on":
             raise Usage(f"--compile on: {error}; --compile off does without") from None
         other = "; this run began with compiled kernels, so that its last bits will differ" if began == "on" else ""
-        _print(f"not compiled, and about half as fast: {error}{other}", sys.stderr)
+        _print(f"not compiled, and less than half as fast: {error}{other}", sys.stderr)
         return "off"
 
 
