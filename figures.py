@@ -113,6 +113,13 @@ FIGURES = {
             (2, 3, 4),
         ),
         Figure(
+            "observations",
+            "I2Q: an agent's own joints against the whole state",
+            (CHEETAH,),
+            {"own joints": I2Q, "whole state": f"{I2Q} --obs full"},
+            (2, 3, 4),
+        ),
+        Figure(
             "11",
             "Multi-Agent MuJoCo: what λ > 0 is worth",
             (CHEETAH, "2x3Walker", "2x4Ant", "3x1Hopper"),
@@ -274,6 +281,7 @@ APART = 0.2  # between lines of games whose pay-offs are whole numbers
 LABELS = ["I2Q", "IDDPG", "D3G", "λ = 0", "IPPO", "expectile I2Q", "expectile I2Q (released)"]  # -> colour
 LABELS += ["VDN", "QMIX", "Qatten", "QTRAN", "QPLEX", "OW-QMIX", "CW-QMIX"]
 LABELS_LIKE = {"IQL": "IDDPG", "I2Q + η": "D3G", "rule 2": "I2Q", "rule 1": "D3G", "released": "IPPO"}
+LABELS_LIKE |= {"own joints": "I2Q", "whole state": "IDDPG"}
 LABELS_LIKE |= {"QPLEX 1L4H": "I2Q", "QPLEX 2L4H": "IDDPG", "QPLEX 2L10H": "D3G", "QPLEX 3L10H": "λ = 0"}
 RAMP = ("#440154", "#472f7d", "#39568c", "#2a788e", "#1f988b", "#35b779", "#75d054", "#bddf26")  # viridis, for λ
 

@@ -41,12 +41,14 @@ class Graphed:
     def __call__(self, agents: Any, batch: Batch, cfg: Any) -> dict[str, Tensor]:
         """Diagnostics that hold until the next call."""
         if self.batch is None:
-            own = self.batch = Batch(*(part.clone() for part in batch))
+            self.agents, own = agents, Batch(*(part.clone() for part in batch))
             rows = range(len(batch.rew))
             before = [_copy(agents.state_dict(row)) for row in rows]  # recording trains, on this batch once or more
             self.replay, self.out = self.record(lambda: self.update(agents, own, cfg))
             for row in rows:
                 agents.load_state_dict(row, before[row])
+            self.batch = own
+        assert agents is self.agents, "a record is of one set of networks"
         for mine, new in zip(self.batch, batch, strict=True):
             mine.copy_(new)
         self.replay()
