@@ -18,7 +18,7 @@ from test_runs import GAME, assert_same, folder, rows
 ROOT = Path(__file__).resolve().parent.parent
 MPIRUN = Path(sys.executable).with_name("mpirun")
 # products that threads would share if there were several, and enough of them for a signal to come in time
-FLAGS = {**GAME, "hid": 64, "batch_size": 64, "updates": 30, "threads": 0}
+FLAGS = {**GAME, "hid": 64, "batch_size": 64, "updates": 100, "threads": 0}
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI", "SLURM", "MPI", "HYDRA"))}
 
 pytestmark = pytest.mark.skipif(not MPIRUN.exists(), reason="no mpirun beside this python")
