@@ -8,6 +8,9 @@ b7        the paper's appendix B.7: Qss -> r + gamma V(s'); V is an expectile of
 released  the authors' full-observation code: V is an expectile of Qss'; Q is DDPG's own; a second critic Q2 regresses
           to the better of r + gamma V(s') and its own DDPG target; the policy climbs (Q + Q2) / 2.
 
+In b7 nothing ever lowers Q, its initial values included: it learns where values are positive, as in the differential
+games, and stays what it was at the start where they are negative, as at the start of Multi-Agent MuJoCo.
+
 Paper: Jiang & Lu 2022, "I2Q: A Fully Decentralized Q-Learning Algorithm", NeurIPS. Its sections 1-5 were not at hand,
 its appendix was. The expectile as a soft maximum is that of Kostrikov et al. 2022, "Offline Reinforcement Learning with
 Implicit Q-Learning".
@@ -37,6 +40,9 @@ from common.nets import MLP, Actor, Adam, Stacks
 from common.replay import Batch, Replay
 from common.runs import Run, RunConfig, main, within
 from common.seeding import Streams
+
+# by family of tasks: on MuJoCo what the authors ran there; b7 where no reward is negative
+FORMS = {"differential": "b7", "mujoco": "released", "parallel": "released"}
 
 
 @dataclass(frozen=True)
@@ -215,7 +221,7 @@ def train(cfg: Config, run: Run) -> None:
 
 def defaults(env: str, obs: str) -> dict[str, Any]:
     """The settings that the paper used with a task, where they differ from Config's."""
-    return envs.schedule(env, obs)
+    return {**envs.schedule(env, obs), "form": FORMS[envs.family(env)]}
 
 
 if __name__ == "__main__":

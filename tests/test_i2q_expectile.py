@@ -178,3 +178,22 @@ def test_a_run_stopped_and_resumed_equals_one_never_stopped(form, data_dir):
 @every_form
 def test_agent_i_never_learns_from_agent_j(form):
     checks.assert_decentralised(i2q_expectile, form=form)
+
+
+@pytest.mark.parametrize("form, learns", [("b7", False), ("released", True)])
+def test_a_negative_reward_is_learned_in_the_released_form_only(form, learns):
+    """Nothing lowers Q in b7. The value of -1 for ever is -2 here; the networks start near 0."""
+    env = Toy([3])
+    agents, cfg = make_agents(i2q_expectile, env, form=form, gamma=0.5, q_lr=1e-2, polyak=0.9)
+    before = i2q_expectile.value(agents.q, *make_batch(env)[:2]).detach().mean()
+    for turn in range(200):
+        batch = make_batch(env, seed=turn)
+        rew, ends = -torch.ones_like(batch.rew), torch.zeros_like(batch.rew)
+        i2q_expectile.update(agents, batch._replace(rew=rew, terminated=ends), cfg)
+    after = i2q_expectile.value(agents.q, *make_batch(env)[:2]).detach().mean()
+    assert (after < -1.8) if learns else (after > before - 0.2)
+
+
+def test_each_family_of_tasks_has_the_form_that_can_learn_it():
+    assert i2q_expectile.defaults("DifferentialGame-2", "own")["form"] == "b7"
+    assert i2q_expectile.defaults("2x3HalfCheetah", "own")["form"] == "released"
