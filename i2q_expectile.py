@@ -42,7 +42,11 @@ from common.runs import Run, RunConfig, main, within
 from common.seeding import Streams
 
 # by family of tasks: on MuJoCo what the authors ran there; b7 where no reward is negative
-FORMS = {"differential": "b7", "mujoco": "released", "parallel": "released"}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "differential": {"form": "b7"},
+    "mujoco": {"form": "released"},
+    "parallel": {"form": "released"},
+}
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,7 @@ def train(cfg: Config, run: Run) -> None:
 
 def defaults(env: str, obs: str) -> dict[str, Any]:
     """The settings that the paper used with a task, where they differ from Config's."""
-    return {**envs.schedule(env, obs), "form": FORMS[envs.family(env)]}
+    return {**envs.schedule(env, obs), **SETTINGS[envs.family(env)]}
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ DIFFERS = {
             "Config.__post_init__": "each checks the flags that it alone has",
             "Agents.__init__": "Qss, V and a second critic",
             "update": "its contribution",
+            "defaults": "its form depends on the family of tasks",
         },
     ),
     "d3g": (
