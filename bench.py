@@ -258,6 +258,11 @@ def transitions(case: Case, env: VectorEnv, cfg: Any, device: str, count: int) -
     return list(replay.sample(cfg.batch_size, count))
 
 
+def plain(update: graphs.Update, device: str) -> graphs.Update:
+    """In the place of `graphed`: nothing is recorded."""
+    return update
+
+
 def contestants(case: Case, S: int, N: int, args: argparse.Namespace) -> tuple[dict[str, Work], dict[str, float], Any]:
     """An update in each of its ways, how far three of the first and of the naive one end apart, and the Config."""
     env = VectorEnv("bench", range(S), mask([N_OBS] * N), mask([N_ACT] * N), 1000)
@@ -265,12 +270,12 @@ def contestants(case: Case, S: int, N: int, args: argparse.Namespace) -> tuple[d
     sizes = {"rollout": args.rollout} if ppo else {"hid": args.hid, "batch_size": args.batch_size}
     cfg = case.module.Config(device=args.device, **case.flags, **sizes)
     batches = transitions(case, env, cfg, args.device, 20)
+    recorded, first = getattr(case.module, "graphed", plain), {}
     if args.device != "cpu":
-        ways = {"graph": graphs.graphed} if hasattr(case.module, "graphed") else {}
-        ways |= {"batched": lambda update, device: update}
-    else:
-        ways = {"compiled": getattr(case.module, "graphed", lambda update, device: update)} if args.kernels else {}
-        ways |= {"eager": lambda update, device: update}
+        first = {"graph": recorded} if recorded is not plain else {}
+    elif args.kernels:
+        first = {"compiled": recorded}
+    ways = {**first, "batched" if args.device != "cpu" else "eager": plain}
     stacks = [case.module.Agents(env, cfg, env.seeds) for _ in ways]
     learners = naive.learners_like(case.learner, stacks[0], env, cfg)
     works: dict[str, Work] = {}
