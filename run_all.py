@@ -34,9 +34,9 @@ import plot
 from common.ranks import LAUNCHERS
 
 # milliseconds of one core for one agent's update at 256 units and a batch of 100; bench.py measures them
-UPDATE = {"i2q_ddpg": 2.8, "mbpo_baseline": 2.6, "iddpg": 1.1, "d3g": 2.6, "i2q_expectile": 2.7, "ippo": 0.07}
+UPDATE = {"i2q_ddpg": 2.3, "mbpo_baseline": 2.1, "iddpg": 0.9, "d3g": 2.3, "i2q_expectile": 2.2, "ippo": 0.07}
 GAMES = {"trees": 1.5, "two-optima": 0.3, "qplex-game": 0.03, "qtran-game": 0.03}  # of a step, of 100 games at a time
-START = 10.0  # seconds until a program trains
+START = 4.0  # seconds until a program trains
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
