@@ -37,7 +37,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from common.folder import finished, learner_folder, write_table
-from common.runs import parse, within
+from common.runs import parse, say, within
 
 N_ACT = 3  # actions of either agent
 WIDTH = N_ACT * N_ACT  # children of a node
@@ -244,13 +244,13 @@ def main() -> int:
         for learner in cfg.learners:
             for seed in range(cfg.seed, cfg.seed + cfg.num_runs):
                 run(cfg, games, learner, seed)
-        print(table(cfg))
+        say(table(cfg))
         return 0
     except ValueError as error:
-        print(f"matrix_games.py: {error}", file=sys.stderr)
+        say(f"matrix_games.py: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("matrix_games.py: stopped; the same command goes on with the seeds not finished", file=sys.stderr)
+        say("matrix_games.py: stopped; the same command goes on with the seeds not finished", sys.stderr)
         return 130
 
 
@@ -260,7 +260,7 @@ def run(cfg: Config, games: Games, learner: Learner, seed: int) -> None:
     del config["learners"]
     folder = learner_folder(cfg, learner, seed)
     if finished(folder, config):
-        print(f"{learner} s{seed} finished already: {folder}", flush=True)
+        say(f"{learner} s{seed} finished already: {folder}")
         return
     began = time.monotonic()
     score = train(cfg, games, learner, seed) / games.best
@@ -272,7 +272,7 @@ def run(cfg: Config, games: Games, learner: Learner, seed: int) -> None:
     columns += [optimal(score).mean(1), step, seconds * step / cfg.steps]
     write_table(folder / "games.txt", ["Game", "Best", "Score"], [np.arange(cfg.games), games.best, score[-1]])
     write_table(folder / "progress.txt", names, columns)  # last: its rows say that the seed is finished
-    print(f"{learner} s{seed} score {score[-1].mean():.4f} in {seconds:.0f} s", flush=True)
+    say(f"{learner} s{seed} score {score[-1].mean():.4f} in {seconds:.0f} s")
 
 
 def optimal(score: np.ndarray) -> np.ndarray:

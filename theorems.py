@@ -28,7 +28,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from common.runs import parse, within
+from common.runs import parse, say, within
 
 A = 3  # actions of either agent
 GAMMA = 0.9
@@ -163,7 +163,7 @@ def main() -> int:
         if Path(cfg.out).suffix not in (".png", ".pdf", ".svg") or not Path(cfg.out).absolute().parent.is_dir():
             raise ValueError(f"--out {cfg.out!r}: give a .png, .pdf or .svg file in a folder that exists")
     except ValueError as error:
-        print(f"theorems.py: {error}", file=sys.stderr)
+        say(f"theorems.py: {error}", sys.stderr)
         return 2
     from matplotlib.figure import Figure  # late: --help does without; no pyplot: no display is needed
 
@@ -173,24 +173,24 @@ def main() -> int:
 
     prob = transitions(games, 1.0)
     best = optimum(value_iteration(prob, games.rew))
-    print(f"Theorem 2: |Q_i - max Q|_inf, median and worst of {cfg.games} games")
+    say(f"Theorem 2: |Q_i - max Q|_inf, median and worst of {cfg.games} games")
     steps = np.unique(np.geomspace(100, cfg.steps, 9).astype(int))
     curve = [
         np.abs(i2q(prob, games.rew, n, cfg.alpha, np.random.default_rng([cfg.seed, 2])) - best).max((1, 2, 3))
         for n in steps
     ]
     for n, errors in zip(steps, curve):
-        print(f"{n:>8} transitions {np.median(errors):>10.2e} {errors.max():>10.2e}")
+        say(f"{n:>8} transitions {np.median(errors):>10.2e} {errors.max():>10.2e}")
     two.loglog(steps, np.median(curve, 1), "o-", label="median")
     two.loglog(steps, np.max(curve, 1), "s--", label="worst game")
     two.set(title="Theorem 2: deterministic games", xlabel="transitions", ylabel="|Q_i - max Q| (max norm)")
 
     ideal = np.array([0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99])
-    print("Theorem 3's kind: |V_I2Q - V*|_inf and its bound, means over games, by P, the probability of s'*")
+    say("Theorem 3's kind: |V_I2Q - V*|_inf and its bound, means over games, by P, the probability of s'*")
     for name, ps, style in (("accident", ideal, "o-"), ("luck", 1 - ideal, "s-")):
         error, bound, reach = (x.mean(1) for x in chance_errors(games, name == "luck", ps, cfg))
         for row in zip(reach, error, bound):
-            print(f"{name:>8}  P {row[0]:.2f} error {row[1]:>7.3f} bound {row[2]:>8.3f}")
+            say(f"{name:>8}  P {row[0]:.2f} error {row[1]:>7.3f} bound {row[2]:>8.3f}")
         (drawn,) = three.plot(reach, error, style, label=f"{name}: error")
         three.plot(reach, bound, ":", color=drawn.get_color(), label=f"{name}: bound")
     three.set(title="Theorem 3's kind: stochastic games", xlabel="P, probability of s'*")
@@ -199,11 +199,11 @@ def main() -> int:
     rng = np.random.default_rng([cfg.seed, 4])
     lines = [line_game(rng) for _ in range(cfg.games)]
     points = np.array([[perturbation(*line, cells, rng) for line in lines] for cells in (0, 1, 2, 5, 10)])  # (c, G, 3)
-    print("Theorem 4: |Qo - Q|_inf and its bound, mean over games, and the largest share of the bound")
+    say("Theorem 4: |Qo - Q|_inf and its bound, mean over games, and the largest share of the bound")
     for row in points:
         share = np.divide(row[:, 1], row[:, 2], out=np.zeros(len(row)), where=row[:, 2] > 0).max()
         delta, error, bound = row.mean(0)
-        print(f"|fo - f| {delta:.3f} error {error:>7.3f} bound {bound:>8.3f}   {share:.2f}")
+        say(f"|fo - f| {delta:.3f} error {error:>7.3f} bound {bound:>8.3f}   {share:.2f}")
     four.plot(points[..., 0].mean(1), points[..., 1].mean(1), "o-", label="error")
     four.plot(points[..., 0].mean(1), points[..., 2].mean(1), "k:", label="bound")
     four.set(title="Theorem 4: a wrong transition function", xlabel="|fo - f| (max norm)")
@@ -212,7 +212,7 @@ def main() -> int:
         axes.legend(fontsize=8)
         axes.grid(color="#e6e6e6")
     figure.savefig(cfg.out, dpi=130)
-    print(f"picture: {cfg.out}")
+    say(f"picture: {cfg.out}")
     return 0
 
 

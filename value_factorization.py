@@ -47,7 +47,7 @@ from torch import Tensor
 from torch.nn.functional import elu, one_hot
 
 from common.folder import finished, learner_folder, write_table
-from common.runs import parse, within
+from common.runs import parse, say, within
 
 N, A = 2, 3  # agents, actions of each
 GAMES = {
@@ -312,15 +312,13 @@ def main() -> int:
         cfg = parse(Config, lambda env, obs: {}, __doc__, "value_factorization")
         for name in cfg.learners:
             run(cfg, name)
-        print(report(cfg))
+        say(report(cfg))
         return 0
     except ValueError as error:
-        print(f"value_factorization.py: {error}", file=sys.stderr)
+        say(f"value_factorization.py: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "value_factorization.py: stopped; the same command goes on with the learners not finished", file=sys.stderr
-        )
+        say("value_factorization.py: stopped; the same command goes on with the learners not finished", sys.stderr)
         return 130
 
 
@@ -334,7 +332,7 @@ def run(cfg: Config, name: str) -> None:
     del config["learners"]
     folders = [learner_folder(cfg, name, seed) for seed in seeds(cfg)]
     if all([finished(folder, {**config, "seed": seed}) for folder, seed in zip(folders, seeds(cfg))]):  # noqa: C419
-        print(f"{name} finished already: {folders[0].parent}", flush=True)
+        say(f"{name} finished already: {folders[0].parent}")
         return
     learner, history = train(cfg, name)
     step = np.arange(1, len(history) + 1) * cfg.score_every
@@ -344,7 +342,7 @@ def run(cfg: Config, name: str) -> None:
         index = [*range(A), *[-1 - i for i in range(N)]]  # row a_0 of Qtot; -1 and -2: Q_0 and Q_1
         write_table(folder / "values.txt", ["Row", *(f"Act{a}" for a in range(A))], [np.array(index), *rows.T])
         write_table(folder / "progress.txt", names, [step // cfg.score_every, history[:, row], step * cfg.batch_size])
-    print(f"{name} done", flush=True)
+    say(f"{name} done")
 
 
 def report(cfg: Config) -> str:

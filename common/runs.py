@@ -139,7 +139,7 @@ class Run:
         """Print on rank 0, once, what every rank and group would say."""
         if self.ranks.rank == 0 and text not in self.said:
             self.said.add(text)
-            _print(text)
+            say(text)
 
     def track(self, **parts: Any) -> None:
         """Name what a checkpoint holds, objects with state_dict(row), load_state_dict(row, state), and restore it."""
@@ -156,7 +156,7 @@ class Run:
         if self.start == 0:
             self.save(0)  # a disk that cannot be written to is found now, and rows never stand without a checkpoint
         else:
-            _print(f"[{self.name}] goes on from step {self.start} of {self.total}")
+            say(f"[{self.name}] goes on from step {self.start} of {self.total}")
         if self.config.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -241,7 +241,7 @@ class Run:
                 + f"{rate:.0f} steps/s  {left} left"
             )
             with tqdm.external_write_mode():  # above the bar, where there is one
-                _print(line)
+                say(line)
         self.log.clear()
 
 
@@ -262,7 +262,7 @@ def main(
         config = parse(config_class, defaults, doc, algorithm, quiet=ranks.rank > 0)
     except ValueError as error:
         if Ranks.claimed() == 0:
-            _print(f"{algorithm}.py: {error}", sys.stderr)
+            say(f"{algorithm}.py: {error}", sys.stderr)
         sys.exit(2)
     signals = Signals(speaks=ranks.rank == 0)
     try:
@@ -322,7 +322,7 @@ def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, r
     except Exception:  # a defect of ours: the other ranks go on, the status tells
         status, last_word = 1, traceback.format_exc()
     if last_word:
-        _print(last_word, sys.stderr)
+        say(last_word, sys.stderr)
     signals.held = True  # a signal that comes now lets the others save
     ranks.wait()
     if signals.signum and ranks.size > 1:  # this rank may have had nothing left to do, but others had
@@ -330,9 +330,9 @@ def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, r
     if ranks.rank == 0 and status > 128:
         mpirun = Path(sys.executable).with_name("mpirun")
         launcher = [str(mpirun if mpirun.exists() else "mpirun"), "-np", str(ranks.size)] if ranks.size > 1 else []
-        _print(f"to go on: {shlex.join([*launcher, *sys.orig_argv])}", sys.stderr)
+        say(f"to go on: {shlex.join([*launcher, *sys.orig_argv])}", sys.stderr)
     elif ranks.rank == 0 and status < 2:
-        _print(_table(config, seeds))
+        say(_table(config, seeds))
     return status
 
 
@@ -369,7 +369,7 @@ def _train_seeds(
             except SeedFailure as failure:
                 status = 1
                 for row, reason in failure.reasons.items():
-                    _print(f"[s{group[row]}] failed: {reason} (up to its last checkpoint it is kept)", sys.stderr)
+                    say(f"[s{group[row]}] failed: {reason} (up to its last checkpoint it is kept)", sys.stderr)
                 rest = {seed: folders[seed] for row, seed in enumerate(group) if row not in failure.reasons}
                 pending = [*_pending(config, rest), *pending]
             except ValueError as error:
@@ -388,7 +388,7 @@ def _compile(config: Any, began: str, threads: int) -> str:
     if config.device != "cpu" or "off" in (config.compile, began if config.compile == "auto" else ""):
         return "off"
     try:
-        MLP.kernels = kernels.load(_print)
+        MLP.kernels = kernels.load(say)
         MLP.kernels.mlp_threads(threads)
         torch.set_num_threads(1)  # two pools would wait for each other's cores; what is left to PyTorch is small
         return "on"
@@ -396,7 +396,7 @@ def _compile(config: Any, began: str, threads: int) -> str:
         if config.compile == "on":
             raise Usage(f"--compile on: {error}; --compile off does without") from None
         other = "; this run began with compiled kernels, so that its last bits will differ" if began == "on" else ""
-        _print(f"not compiled, and less than half as fast: {error}{other}", sys.stderr)
+        say(f"not compiled, and less than half as fast: {error}{other}", sys.stderr)
         return "off"
 
 
@@ -404,10 +404,10 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
     """(step, seeds) of every group still to train: seeds that can go on from the same step go on together."""
     total, at = config.epochs * config.steps_per_epoch, {}
     for seed, folder in folders.items():
-        steps = folder.steps(lambda text, seed=seed: _print(f"[s{seed}] {text}", sys.stderr))
+        steps = folder.steps(lambda text, seed=seed: say(f"[s{seed}] {text}", sys.stderr))
         epochs = max(0, folder.rows().count("\n") - 1)
         if (steps and steps[-1] >= total) or (not steps and epochs >= config.epochs):
-            _print(f"[s{seed}] finished already: {folder.path}; a larger --epochs would go on")
+            say(f"[s{seed}] finished already: {folder.path}; a larger --epochs would go on")
         elif epochs and not steps:
             raise Usage(
                 f"{folder.path}: its checkpoint is gone, so it cannot go on from epoch {epochs}; "
@@ -423,7 +423,7 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
         groups.setdefault(steps[-1], []).append(seed)
     if len(groups) > 1:
         text = ", ".join(f"seeds {seeds} at step {step}" for step, seeds in sorted(groups.items()))
-        _print(f"these seeds stand at different steps and train one group after another: {text}")
+        say(f"these seeds stand at different steps and train one group after another: {text}")
     return sorted(groups.items())
 
 
@@ -469,7 +469,7 @@ def _clock(seconds: float) -> str:
     return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
 
 
-def _print(text: str, file: Any = None) -> None:
+def say(text: str, file: Any = None) -> None:
     """Print whole lines at once. Where nobody listens any more, training goes on: progress.txt has it all."""
     file = file or sys.stdout
     with contextlib.suppress(OSError):

@@ -317,6 +317,34 @@ def test_a_process_that_is_killed_with_9_loses_only_what_came_after_its_last_che
     assert not list((tmp_path / "data").rglob("*.tmp"))
 
 
+SMALL = {  # commands that print as they go, and a file that each leaves
+    "i2q_ddpg.py --env DifferentialGame-1 --epochs 2 --steps_per_epoch 50 --hid 8 --compile off": "progress.txt",
+    "matrix_games.py --learners iql --layers 2 --games 2 --steps 200 --num_runs 2": "progress.txt",
+    "value_factorization.py --learners iql --updates 20 --score_every 10 --num_runs 2": "progress.txt",
+    "theorems.py --games 2 --states 3 --steps 300 --out {}/t.png": "t.png",
+}
+
+
+@pytest.mark.parametrize("command", SMALL)
+def test_a_program_whose_reader_has_left_goes_on_to_its_end(tmp_path, command):
+    """As in `i2q_ddpg.py ... | head -1`."""
+    program, *flags = command.format(tmp_path).split()
+    where = [] if program == "theorems.py" else ["--data_dir", str(tmp_path / "data")]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / program), *flags, *where],
+        cwd=tmp_path,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.rglob(SMALL[command]))
+
+
 def test_ctrl_c_saves_and_prints_the_command_that_goes_on(tmp_path):
     flags = {"data_dir": tmp_path / "data", **GAME, "epochs": 10_000}
     process = launch(tmp_path, flags)
