@@ -24,6 +24,7 @@ import plot
 ROOT = Path(__file__).resolve().parent
 GAME, CHEETAH = "DifferentialGame-3", "2x3HalfCheetah"
 ROBOTS = (CHEETAH, "2-4HalfCheetah", "2x3Walker", "3x2Walker", "2x4Ant", "3x1Hopper")
+WHOLE = ", whole state"  # what a line's label ends with where others in its panel see less
 I2Q, IDDPG, D3G, MBPO = "i2q_ddpg", "iddpg", "d3g", "mbpo_baseline"  # the last is I2Q with lambda = 0
 
 
@@ -122,9 +123,16 @@ FIGURES = {
         ),
         Figure(
             "observations",
-            "I2Q: an agent's own joints against the whole state",
+            "What an agent sees: its own joints (solid) or the whole state (dashed)",
             (CHEETAH,),
-            {"own joints": I2Q, "whole state": f"{I2Q} --obs full"},
+            {
+                "I2Q": I2Q,
+                "IDDPG": IDDPG,
+                f"I2Q{WHOLE}": f"{I2Q} --obs full",
+                f"IDDPG{WHOLE}": f"{IDDPG} --obs full",
+                f"λ = 0{WHOLE}": f"{MBPO} --obs full",
+                f"released rule{WHOLE}": f"{I2Q} --rule released --obs full",
+            },
             (2, 3, 4),
         ),
         Figure(
@@ -288,8 +296,8 @@ TITLES = {"trees": "random games", "two-optima": "one-stage game", "2-4HalfCheet
 APART = 0.2  # between lines of games whose pay-offs are whole numbers
 LABELS = ["I2Q", "IDDPG", "D3G", "λ = 0", "IPPO", "expectile I2Q", "expectile I2Q (released)"]  # -> colour
 LABELS += ["VDN", "QMIX", "Qatten", "QTRAN", "QPLEX", "OW-QMIX", "CW-QMIX"]
-LABELS_LIKE = {"IQL": "IDDPG", "I2Q + η": "D3G", "rule 2": "I2Q", "rule 1": "D3G", "released": "IPPO"}
-LABELS_LIKE |= {"own joints": "I2Q", "whole state": "IDDPG"}
+LABELS_LIKE = {"IQL": "IDDPG", "I2Q + η": "D3G", "rule 2": "I2Q", "rule 1": "D3G"}
+LABELS_LIKE |= {"released": "IPPO", "released rule": "IPPO"}
 LABELS_LIKE |= {"QPLEX 1L4H": "I2Q", "QPLEX 2L4H": "IDDPG", "QPLEX 2L10H": "D3G", "QPLEX 3L10H": "λ = 0"}
 RAMP = ("#440154", "#472f7d", "#39568c", "#2a788e", "#1f988b", "#35b779", "#75d054", "#bddf26")  # viridis, for λ
 
@@ -394,6 +402,12 @@ def find(folders: tuple[str, ...], name: str) -> list[plot.Run]:
     return list(best.values())
 
 
+def style(label: str) -> int:
+    """A line's place in plot.COLOURS; a round further, where lines are dashed, for what sees the whole state."""
+    known = label.removesuffix(WHOLE)
+    return LABELS.index(LABELS_LIKE.get(known, known)) + len(plot.COLOURS) * label.endswith(WHOLE)
+
+
 def panels(figure: Figure, folders: Sequence[str], est: str = "", band: str = "") -> list[plot.Panel]:
     """The figure's panels; a learner without runs is in its panel's `missing`."""
     est, band = est or figure.est[0], band or figure.est[1]
@@ -403,8 +417,7 @@ def panels(figure: Figure, folders: Sequence[str], est: str = "", band: str = ""
     for y, task in itertools.product(figure.ys, figure.tasks):
         lines, missing = [], []
         for i, (label, line) in enumerate(figure.lines.items()):
-            known = LABELS_LIKE.get(label, label)
-            colour = RAMP[i] if figure.number == "7" else LABELS.index(known)
+            colour = RAMP[i] if figure.number == "7" else style(label)
             if runs := find(tuple(folders), experiment(line, task)):
                 part = plot.Experiment(label, task, runs, colour)
                 lines += plot.arrange([part], ys=[y], est=est, band=band)[0].lines
