@@ -24,7 +24,7 @@ import plot
 ROOT = Path(__file__).resolve().parent
 GAME, CHEETAH = "DifferentialGame-3", "2x3HalfCheetah"
 ROBOTS = (CHEETAH, "2-4HalfCheetah", "2x3Walker", "3x2Walker", "2x4Ant", "3x1Hopper")
-WHOLE = ", whole state"  # what a line's label ends with where others in its panel see less
+WHOLE = " + whole state"  # what a line's label ends with where others in its panel see less
 I2Q, IDDPG, D3G, MBPO = "i2q_ddpg", "iddpg", "d3g", "mbpo_baseline"  # the last is I2Q with lambda = 0
 
 
@@ -123,15 +123,17 @@ FIGURES = {
         ),
         Figure(
             "observations",
-            "What an agent sees: its own joints (solid) or the whole state (dashed)",
+            "What an agent sees: its own joints (solid) or the whole state (dashed); λ = 0: rule 1",
             (CHEETAH,),
             {
-                "I2Q": I2Q,
-                "IDDPG": IDDPG,
-                f"I2Q{WHOLE}": f"{I2Q} --obs full",
-                f"IDDPG{WHOLE}": f"{IDDPG} --obs full",
-                f"λ = 0{WHOLE}": f"{MBPO} --obs full",
-                f"released rule{WHOLE}": f"{I2Q} --rule released --obs full",
+                label + whole: line + flags
+                for whole, flags in (("", ""), (WHOLE, " --obs full"))
+                for label, line in (
+                    ("rule 1", f"{I2Q} --rule 1"),
+                    ("released rule", f"{I2Q} --rule released"),
+                    ("λ = 0", f"{MBPO} --rule 1"),
+                    ("IDDPG", IDDPG),
+                )
             },
             (2, 3, 4),
         ),
@@ -277,6 +279,7 @@ for scale in ("short", "paper"):
 DEFAULTS = {  # flags with a value of their own for each family; the programs know them, here they only shorten names
     "differential": {"rule": "2", "lam": "1", "form": "b7"},
     "mujoco": {"rule": "1", "lam": "0.01", "form": "released"},
+    "full": {"rule": "released", "lam": "0.01", "form": "released"},
 }
 MARKS = {  # returns to compare with: docs/environments.md, and the games' pay-offs
     GAME: {"optimum": 93.7, "trap": 29.7},
@@ -335,7 +338,7 @@ def family(task: str) -> str:
 def experiment(line: str, task: str) -> str:
     """Its name: ("i2q_ddpg --lam 0.2", "2x4Ant") -> i2q_ddpg_2x4Ant_lam0.2. The task's defaults are left out."""
     program, *flags = line.split()
-    defaults = DEFAULTS.get(family(task), {})
+    defaults = DEFAULTS.get("full" if "full" in flags else family(task), {})
     name = f"{program}_{re.sub('[^A-Za-z0-9-]+', '-', task)}"
     for flag, value in zip(flags[::2], flags[1::2]):
         if defaults.get(flag[2:]) != value:

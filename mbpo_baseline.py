@@ -13,6 +13,8 @@ to the lower of the two targets.
 Departures:
 - s'* is chosen between f's proposal and the sampled s' under the target networks in rules 1 and 2, as in i2q_ddpg.py.
   So some optimism is left at lambda = 0: a sampled s' that is worth more than the mean successor is taken.
+- With the whole state of a robot (--obs full) the released rule is the default. Rule 1 takes the better of two
+  successors that differ by what other agents did, and there overestimates until it learns nothing (docs/i2q_ddpg.md).
 - Agents draw their batches apart, each from its own replay.
 - Test episodes start from their own seeds and leave training untouched.
 
@@ -220,8 +222,9 @@ def train(cfg: Config, run: Run) -> None:
 
 
 def defaults(env: str, obs: str) -> dict[str, Any]:
-    """The settings that the paper used with a task, where they differ from Config's."""
-    return {**envs.schedule(env, obs), **SETTINGS[envs.family(env)]}
+    """The settings that the paper used with a task, where they differ from Config's; for whole states, ours."""
+    whole = {"rule": "released"} if obs == "full" and envs.family(env) == "mujoco" else {}
+    return {**envs.schedule(env, obs), **SETTINGS[envs.family(env)], **whole}
 
 
 if __name__ == "__main__":

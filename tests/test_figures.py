@@ -97,11 +97,11 @@ def test_every_row_is_a_command_that_its_program_takes(scale, monkeypatch):
 
 
 def test_names_are_shortened_by_the_programs_own_defaults():
-    for task in (GAME, CHEETAH):
-        for name, value in figures.DEFAULTS[figures.family(task)].items():
+    for key, task, obs in (("differential", GAME, "own"), ("mujoco", CHEETAH, "own"), ("full", CHEETAH, "full")):
+        for name, value in figures.DEFAULTS[key].items():
             module = importlib.import_module("i2q_expectile" if name == "form" else "i2q_ddpg")
-            own = module.defaults(task, "own").get(name, getattr(module.Config, name, None))
-            assert float(own) == float(value) if name != "form" else own == value
+            own = module.defaults(task, obs).get(name, getattr(module.Config, name, None))
+            assert float(own) == float(value) if name == "lam" else own == value
 
 
 def test_short_runs_are_the_beginning_of_the_papers():
