@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import plot
-from figures import FIGURES, RULE, TITLES, Figure, describe, improvement, judge, panels, rows, scores
+from figures import FIGURES, RULE, TITLES, WHOLE, Figure, describe, improvement, judge, panels, rows, scores
 
 FILMS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png": "image/png"}
 NAMES = {"trees": "Random games", "qplex": "QPLEX page", "qplex-sizes": "QPLEX sizes", "learners": "All learners"}
@@ -128,8 +128,10 @@ def _scores(drawn: dict[Figure, list[plot.Panel]]) -> str:
                     tasks.setdefault(panel.title, {}).setdefault(line.runs[0].path.parent.name, line)
     lines = []
     for title, experiments in tasks.items():
-        base = next((e for name in BASELINES for e in experiments.values() if e.experiment.label == name), None)
+        labelled = {line.experiment.label: line for line in experiments.values()}
         for i, (name, line) in enumerate(experiments.items()):
+            view = WHOLE if line.experiment.label.endswith(WHOLE) else ""
+            base = next((labelled[name + view] for name in BASELINES if name + view in labelled), None)
             own = scores(line)
             mid, low, high = (float(v[0]) for v in plot.curve(own[:, None]))
             interval = f"[{_cell(low)}, {_cell(high)}]" if len(own) > 1 else "-"
@@ -146,8 +148,9 @@ def _scores(drawn: dict[Figure, list[plot.Panel]]) -> str:
     note = (
         "<p>A score is a seed's mean test return over the last tenth of its steps; IQM: the interquartile mean over "
         "seeds (below 4 seeds the mean) with its bootstrap 95 % interval; P(improvement): the probability that a seed "
-        "of this learner ends above one of the independent baseline (IDDPG; in matrix games IQL), at the last step "
-        "that both have, after Agarwal et al. 2021. Intervals of so few seeds are narrower than they should be.</p>"
+        "of this learner ends above one of the independent baseline that sees as much (IDDPG; in matrix games IQL), at "
+        "the last step that both have, after Agarwal et al. 2021. Intervals of so few seeds are narrower than they "
+        "should be.</p>"
     )
     text = note + _table(head, lines, range(2, 9)) if lines else "<p>No run yet.</p>"
     return f'<h2 id="scores">Final scores</h2>{text}'
