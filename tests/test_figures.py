@@ -318,9 +318,8 @@ def test_the_report_has_every_figure_claim_score_and_film_in_one_file(page):
 def test_what_sees_the_whole_state_is_compared_with_a_baseline_that_does_and_is_dashed(tmp_path):
     for name, obs, final in (("iddpg", "own", 10), ("iddpg", "full", 30), ("i2q_ddpg", "full", 20)):
         experiment = f"{name}_{CHEETAH}" + "_full" * (obs == "full")
-        rule = {"rule": "released"} if name == "i2q_ddpg" else {}
         for seed in range(3):
-            write_run(tmp_path, experiment, seed, [final] * 3, env=CHEETAH, obs=obs, algorithm=name, **rule)
+            write_run(tmp_path, experiment, seed, [final] * 3, env=CHEETAH, obs=obs, algorithm=name, rule="released")
     (panel,) = figures.panels(figures.FIGURES["observations"], [str(tmp_path)])
     own, whole = (line.experiment for line in panel.lines if line.experiment.label.startswith("IDDPG"))
     assert plot._colour(own.colour) == plot._colour(whole.colour)
