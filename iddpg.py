@@ -16,7 +16,7 @@ Spinning Up's MPI, which averages the gradients of one run, nothing is shared be
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ class Config(RunConfig):
     pi_lr: float = 1e-3  # Adam's step size for the policy
     q_lr: float = 1e-3  # Adam's step size for the value
     batch_size: int = 100  # transitions per update, per seed and agent
+    batches: Literal["shared", "apart"] = "apart"  # one draw of replay indices per seed, or one per agent
     replay_size: int = 500_000  # transitions that an agent remembers
     start_steps: int = 10_000  # environment steps with uniform actions, per seed
     uniform_every: int = 0  # episodes: every so many-th acts uniformly for the whole run; 0: none does
@@ -147,7 +148,7 @@ def train(cfg: Config, run: Run) -> None:
         run.log.step(rew, terminated | truncated)
         env.reset(terminated | truncated)
         if step >= cfg.update_after and step % cfg.update_every == 0:
-            for batch in replay.sample(cfg.batch_size, cfg.updates):
+            for batch in replay.sample(cfg.batch_size, cfg.updates, cfg.batches == "shared"):
                 run.log.update(improve(agents, batch, cfg))
             actor.refresh()
         if step % cfg.steps_per_epoch == 0:

@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
 
 class Replay:
-    """The last `size` transitions of every agent; each agent draws its own batches from its own.
+    """The last `size` transitions of every agent; each agent draws its batches from its own.
 
     A transition is one row obs | act | next_obs | rew | terminated, so that sampling is one gather.
     """
@@ -67,12 +67,16 @@ class Replay:
             rows = torch.from_numpy(np.stack(waiting, 2))
             self.rows[:, :, where.to(self.rows.device)] = rows.to(self.rows.device)
 
-    def sample(self, batch_size: int, n_batches: int) -> Iterator[Batch]:
-        """n_batches batches drawn uniformly with replacement, all at once."""
+    def sample(self, batch_size: int, n_batches: int, shared: bool = False) -> Iterator[Batch]:
+        """n_batches batches drawn uniformly with replacement, all at once.
+
+        `shared`: all agents of a seed draw the same moments, each from its own buffer, as agents do who agreed on a
+        random seed and fill their buffers in step. Else every agent draws moments of its own.
+        """
         self._send()
         S, N, _, width = self.rows.shape
-        index = self.streams.integers(min(self.count, self.size), N, n_batches, batch_size)
-        index += np.arange(S * N).reshape(S, N, 1, 1) * self.size
+        index = self.streams.integers(min(self.count, self.size), 1 if shared else N, n_batches, batch_size)
+        index = index + np.arange(S * N).reshape(S, N, 1, 1) * self.size
         drawn = self.rows.view(-1, width)[torch.from_numpy(index).to(self.rows.device)]
         for batch in drawn.unbind(2):
             obs, act, next_obs, rew, terminated = batch.split(self.splits, -1)
