@@ -21,6 +21,7 @@ import argparse
 import contextlib
 import copy
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -52,7 +53,8 @@ import iddpg
 import ippo
 import mbpo_baseline
 import naive
-from common import graphs, kernels, runs
+from common import runs
+from common.fast import kernels, passes, record
 from common.nets import MLP
 from common.ranks import Ranks
 from common.replay import Replay
@@ -95,6 +97,13 @@ class Case:
     learner: type[naive.Learner]
     flags: dict[str, Any] = dataclasses.field(default_factory=dict)
     everywhere: bool = True
+
+    def updates(self, update: Any, agents: Any, batches: Iterator[Any], cfg: Any) -> Callable[[], Any]:
+        """What makes one update after another."""
+        if self.module is not d3g:
+            return lambda: update(agents, next(batches), cfg)
+        moves = itertools.cycle([False] * (cfg.tau_every - 1) + [True])
+        return lambda: update(agents, next(batches), cfg, next(moves))
 
 
 ITERS = {"train_pi_iters": PPO_ITERS, "train_v_iters": PPO_ITERS, "target_kl": 1e6}  # so that no agent stops early
@@ -185,8 +194,9 @@ def products(args: argparse.Namespace) -> dict[str, tuple[float, Work]]:
             work = repeat(lambda a=a, packed=packed, linear=linear: linear(a, packed, None, "none", [], ""))
             found[f"oneDNN {size}"] = 2 * m * n * n, work
         if args.kernels:
-            layer, x = MLP([n, n], torch.randn(1, 1, n * n + n + 64)), torch.randn(1, 1, m, n)
-            found[f"mlp.cpp {size}"] = 2 * m * n * n, ours(args, repeat(lambda layer=layer, x=x: layer(x)))
+            layer, x = MLP([n, n], torch.randn(1, 1, passes.length([n, n]))), torch.randn(1, 1, m, n)
+            layer.kernels = args.kernels
+            found[f"mlp.cpp {size}"] = 2 * m * n * n, repeat(lambda layer=layer, x=x: layer(x))
     return found
 
 
@@ -196,16 +206,6 @@ def repeat(call: Callable[[], Any]) -> Work:
             call()
 
     return work
-
-
-def ours(args: argparse.Namespace, work: Work, compiled: bool = True) -> Work:
-    """Work on stacks, with compiled kernels or without."""
-
-    def switched(n: int) -> None:
-        MLP.kernels = args.kernels if compiled else None
-        work(n)
-
-    return switched
 
 
 class Peaks:
@@ -258,11 +258,6 @@ def transitions(case: Case, env: VectorEnv, cfg: Any, device: str, count: int) -
     return list(replay.sample(cfg.batch_size, count))
 
 
-def plain(update: graphs.Update, device: str) -> graphs.Update:
-    """In the place of `graphed`: nothing is recorded."""
-    return update
-
-
 def contestants(case: Case, S: int, N: int, args: argparse.Namespace) -> tuple[dict[str, Work], dict[str, float], Any]:
     """An update in each of its ways, how far three of the first and of the naive one end apart, and the Config."""
     env = VectorEnv("bench", range(S), mask([N_OBS] * N), mask([N_ACT] * N), 1000)
@@ -270,25 +265,27 @@ def contestants(case: Case, S: int, N: int, args: argparse.Namespace) -> tuple[d
     sizes = {"rollout": args.rollout} if ppo else {"hid": args.hid, "batch_size": args.batch_size}
     cfg = case.module.Config(device=args.device, **case.flags, **sizes)
     batches = transitions(case, env, cfg, args.device, 20)
-    recorded, first = getattr(case.module, "graphed", plain), {}
-    if args.device != "cpu":
-        first = {"graph": recorded} if recorded is not plain else {}
+    ways = ["batched" if args.device != "cpu" else "eager"]
+    if args.device != "cpu" and not ppo:
+        ways.insert(0, "graph")
     elif args.kernels:
-        first = {"compiled": recorded}
-    ways = {**first, "batched" if args.device != "cpu" else "eager": plain}
+        ways.insert(0, "compiled")
     stacks = [case.module.Agents(env, cfg, env.seeds) for _ in ways]
     learners = naive.learners_like(case.learner, stacks[0], env, cfg)
     works: dict[str, Work] = {}
-    for agents, (way, wrap) in zip(stacks, ways.items()):
-        MLP.kernels = args.kernels if way == "compiled" else None
-        update, turn = wrap(case.module.update, args.device), itertools.cycle(batches)
-        call = repeat(lambda agents=agents, turn=turn, update=update: update(agents, next(turn), cfg))
-        works[way] = ours(args, call, way == "compiled")
+    for agents, way in zip(stacks, ways):
+        update, turn = case.module.update, itertools.cycle(batches)
+        if way == "compiled":
+            agents.use(args.kernels)
+        if way in ("compiled", "graph") and not ppo:
+            make = functools.partial(record.operations, args.kernels) if way == "compiled" else record.cuda_graph
+            update = record.Recorded(update, make, print, required=True, exact=way == "compiled")
+        works[way] = repeat(case.updates(update, agents, turn, cfg))
     naive_turn = itertools.cycle(batches)
     works["naive"] = repeat(lambda: naive.update(learners, next(naive_turn), env))
 
     before = copy.deepcopy(learners)
-    works[next(iter(ways))](3)
+    works[ways[0]](3)
     works["naive"](3)
     difference = 0.0
     apart: dict[Any, float] = defaultdict(float)  # squared distances, by network
@@ -429,8 +426,10 @@ def train_row(module: ModuleType, args: argparse.Namespace) -> dict[str, Any]:
     began: list[float] = []
     ended: list[float] = []
 
-    def timed(update: Any, device: str) -> Any:
-        recorded = graphs.graphed(update, device)
+    original = runs.Run.record
+
+    def timed(run: runs.Run, update: Any) -> Any:
+        recorded = original(run, update)
 
         def call(*arguments: Any) -> Any:
             wait()
@@ -444,10 +443,10 @@ def train_row(module: ModuleType, args: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         cfg = module.Config(env=env, exp_name="bench", data_dir=folder, threads=1, **settings)
-        signals, MLP.kernels = runs.Signals(), args.kernels
+        signals = runs.Signals()
         try:
-            with runs.Folder(cfg, name, 0) as kept, mock.patch.object(module, "graphed", timed):
-                run = runs.Run(cfg, [0], [kept], 0, Ranks(), signals)
+            with runs.Folder(cfg, name, 0) as kept, mock.patch.object(runs.Run, "record", timed):
+                run = runs.Run(cfg, [0], [kept], 0, Ranks(), signals, args.kernels)
                 module.train(cfg, run)
                 run.close()
         finally:
@@ -475,7 +474,7 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, A
     if args.device == "cpu":
         try:
             args.kernels = kernels.load()
-            args.kernels.mlp_threads(1)
+            args.kernels.threads(1)
         except RuntimeError as error:
             say(f"bench: not compiled: {error}")
     clock, peaks = Clock(args.device, args.rounds, args.seconds), Peaks(args)

@@ -30,8 +30,9 @@ import torch
 from torch import Tensor
 
 import envs
+from common.agents import Actor, Stacks
 from common.evaluate import evaluate
-from common.nets import MLP, Actor, Adam, Stacks
+from common.nets import MLP, Adam
 from common.replay import Batch, Replay
 from common.runs import Run, RunConfig, main, within
 from common.seeding import Streams
@@ -78,21 +79,17 @@ class Agents(Stacks):
     """The networks of S seeds times N agents: goal tau, inverse and forward model, critics Q1 and Q2, some targets."""
 
     def __init__(self, env: envs.VectorEnv, cfg: Config, seeds: tuple[int, ...]):
-        streams, hidden = Streams(seeds, "weights"), [cfg.hid] * cfg.l
-        n_obs, n_act = env.obs_mask.sum(-1), env.act_mask.sum(-1)  # (N,) what each agent really has
-        one = np.ones_like(n_obs)
-        self.obs_mask = torch.tensor(env.obs_mask, dtype=torch.float32, device=cfg.device)[:, None]  # (N, 1, O)
-        self.act_mask = torch.tensor(env.act_mask, dtype=torch.float32, device=cfg.device)[:, None]
-        self.tau = MLP.glorot([env.n_obs, *hidden, env.n_obs], streams, n_obs, n_obs, cfg.device)
-        self.inverse_net = MLP.glorot([2 * env.n_obs, *hidden, env.n_act], streams, 2 * n_obs, n_act, cfg.device)
-        self.f_net = MLP.glorot([env.n_obs + env.n_act, *hidden, env.n_obs], streams, n_obs + n_act, n_obs, cfg.device)
-        self.q1 = MLP.glorot([2 * env.n_obs, *hidden, 1], streams, 2 * n_obs, one, cfg.device)
-        self.q2 = MLP.glorot([2 * env.n_obs, *hidden, 1], streams, 2 * n_obs, one, cfg.device)
+        super().__init__(env, seeds, [cfg.hid] * cfg.l, cfg.device)
+        obs, act = env.obs_mask, env.act_mask
+        self.tau = self.net([obs], obs)
+        self.inverse_net = self.net([obs, obs], act)
+        self.f_net = self.net([obs, act], obs)
+        self.q1 = self.net([obs, obs], 1)
+        self.q2 = self.net([obs, obs], 1)
         self.tau_targ, self.q1_targ, self.q2_targ = self.tau.copy(), self.q1.copy(), self.q2.copy()
         self.tau_adam, self.q1_adam = Adam(self.tau, cfg.pi_lr), Adam(self.q1, cfg.q_lr)
         self.q2_adam, self.f_adam = Adam(self.q2, cfg.q_lr), Adam(self.f_net, cfg.q_lr)
         self.inverse_adam = Adam(self.inverse_net, cfg.q_lr)
-        self.n_updates = 0
 
     def pi(self, obs: Tensor) -> Tensor:
         """I(s, s + tau(s)) in [-1, 1], zero in padded dims: (S, N, B, A)."""
@@ -110,20 +107,10 @@ class Agents(Stacks):
         """s + net(s, a), the successor expected of (s, a): (S, N, B, O), zero in padded dims."""
         return obs + (net or self.f_net)(torch.cat([obs, act], -1)) * self.obs_mask
 
-    def state_dict(self, row: int) -> dict[str, Any]:
-        return {**super().state_dict(row), "n_updates": self.n_updates}
-
-    def load_state_dict(self, row: int, state: dict[str, Any]) -> None:
-        super().load_state_dict(row, state)
-        self.n_updates = state["n_updates"]
-
     def policy(self, row: int) -> dict[str, np.ndarray]:
         """The weights and biases of tau and of the inverse model by layer, for policy.safetensors."""
-        named: dict[str, np.ndarray] = {}
-        for name, net in (("tau", self.tau), ("inverse", self.inverse_net)):
-            for k, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
-                named[f"{name}.{k}.weight"] = weight[row].cpu().numpy().copy()
-                named[f"{name}.{k}.bias"] = bias[row].cpu().numpy().copy()
+        named = {f"tau.{name}": part.copy() for name, part in self.tau.named(row).items()}
+        named |= {f"inverse.{name}": part for name, part in self.inverse_net.named(row).items()}
         real = self.obs_mask[:, 0].cpu().numpy()  # (N, O): a reader of the file needs no mask of observations
         named[f"tau.{len(self.tau.weights) - 1}.weight"] *= real[..., None]
         named[f"tau.{len(self.tau.weights) - 1}.bias"] *= real
@@ -168,11 +155,11 @@ def tau_loss(agents: Agents, batch: Batch) -> Tensor:
     return cycle - value(agents.q1.frozen, batch.obs, c)
 
 
-def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
+def update(agents: Agents, batch: Batch, cfg: Config, move_tau: bool = True) -> dict[str, Tensor]:
     """One step of every network of every agent on its own batch; returns diagnostics, each (S, N).
 
     Losses are means over the batch and sums over seeds and agents: every network gets the gradient it would have alone.
-    tau and the targets move at every tau_every-th update only.
+    tau and the targets move at every tau_every-th update only. That is an argument, as a recorded update cannot count.
     """
     with torch.no_grad():
         y = critic_target(agents, batch, cfg.gamma)
@@ -188,16 +175,15 @@ def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
     loss_f = f_loss(agents, batch).mean(-1)
     agents.f_adam.descend(loss_f.sum())
 
-    agents.n_updates += 1
-    loss_tau = torch.zeros_like(loss_f)
-    if agents.n_updates % cfg.tau_every == 0:
+    losses = {"LossQ": loss_q1 + loss_q2, "LossInverse": loss_inverse, "LossF": loss_f, "QVals": q1.mean(-1)}
+    if move_tau:
         loss_tau = tau_loss(agents, batch).mean(-1)
         agents.tau_adam.descend(loss_tau.sum())
         agents.q1_targ.polyak_(agents.q1, cfg.polyak)
         agents.q2_targ.polyak_(agents.q2, cfg.polyak)
         agents.tau_targ.polyak_(agents.tau, cfg.polyak)
-    losses = {"LossQ": loss_q1 + loss_q2, "LossInverse": loss_inverse, "LossF": loss_f, "QVals": q1.mean(-1)}
-    return {"LossPi": cfg.tau_every * loss_tau, **losses}  # the log's mean is over all updates, so this counts for each
+        losses = {"LossPi": loss_tau, **losses}
+    return losses
 
 
 def explore(
@@ -222,6 +208,7 @@ def train(cfg: Config, run: Run) -> None:
     tau, inverse = Actor(agents.tau), Actor(agents.inverse_net)
     replay = Replay(run.seeds, env.n_agents, env.n_obs, env.n_act, cfg.replay_size, cfg.device)
     noise = Streams(run.seeds, "exploration")
+    fast_update = run.record(update)
     env.reset()
     run.track(env=env, agents=agents, replay=replay, noise=noise)
     tau.refresh()
@@ -238,7 +225,8 @@ def train(cfg: Config, run: Run) -> None:
         env.reset(terminated | truncated)
         if step >= cfg.update_after and step % cfg.update_every == 0:
             for batch in replay.sample(cfg.batch_size, cfg.updates, cfg.batches == "shared"):
-                run.log.update(update(agents, batch, cfg))
+                move_tau = (run.log.n_updates + 1) % cfg.tau_every == 0
+                run.log.update(fast_update(agents, batch, cfg, move_tau))
             tau.refresh()
             inverse.refresh()
         if step % cfg.steps_per_epoch == 0:

@@ -31,9 +31,9 @@ import torch
 from torch import Tensor
 
 import envs
+from common.agents import Actor, Stacks
 from common.evaluate import evaluate
-from common.graphs import graphed
-from common.nets import MLP, Actor, Adam, Stacks
+from common.nets import MLP, Adam
 from common.replay import Batch, Replay
 from common.runs import Run, RunConfig, main, within
 from common.seeding import Streams
@@ -82,16 +82,13 @@ class Agents(Stacks):
     """The networks of S seeds times N agents: policy pi, values Q and Qss, forward model f, and their targets."""
 
     def __init__(self, env: envs.VectorEnv, cfg: Config, seeds: tuple[int, ...]):
-        streams, hidden = Streams(seeds, "weights"), [cfg.hid] * cfg.l
-        n_obs, n_act = env.obs_mask.sum(-1), env.act_mask.sum(-1)  # (N,) what each agent really has
-        one = np.ones_like(n_obs)
-        self.obs_mask = torch.tensor(env.obs_mask, dtype=torch.float32, device=cfg.device)[:, None]  # (N, 1, O)
-        self.act_mask = torch.tensor(env.act_mask, dtype=torch.float32, device=cfg.device)[:, None]
+        super().__init__(env, seeds, [cfg.hid] * cfg.l, cfg.device)
+        obs, act = env.obs_mask, env.act_mask
         self.forward = cfg.forward
-        self.pi_net = MLP.glorot([env.n_obs, *hidden, env.n_act], streams, n_obs, n_act, cfg.device)
-        self.q = MLP.glorot([env.n_obs + env.n_act, *hidden, 1], streams, n_obs + n_act, one, cfg.device)
-        self.qss = MLP.glorot([2 * env.n_obs, *hidden, 1], streams, 2 * n_obs, one, cfg.device)
-        self.f_net = MLP.glorot([env.n_obs + env.n_act, *hidden, env.n_obs], streams, n_obs + n_act, n_obs, cfg.device)
+        self.pi_net = self.net([obs], act)
+        self.q = self.net([obs, act], 1)
+        self.qss = self.net([obs, obs], 1)
+        self.f_net = self.net([obs, act], obs)
         self.pi_targ, self.q_targ = self.pi_net.copy(), self.q.copy()
         self.qss_targ, self.f_targ = self.qss.copy(), self.f_net.copy()
         self.pi_adam, self.q_adam = Adam(self.pi_net, cfg.pi_lr), Adam(self.q, cfg.q_lr)
@@ -210,7 +207,7 @@ def train(cfg: Config, run: Run) -> None:
     actor = Actor(agents.pi_net)
     replay = Replay(run.seeds, env.n_agents, env.n_obs, env.n_act, cfg.replay_size, cfg.device)
     noise = Streams(run.seeds, "exploration")
-    improve = graphed(update, cfg.device)
+    fast_update = run.record(update)
     env.reset()
     run.track(env=env, agents=agents, replay=replay, noise=noise)
     actor.refresh()
@@ -224,7 +221,7 @@ def train(cfg: Config, run: Run) -> None:
         env.reset(terminated | truncated)
         if step >= cfg.update_after and step % cfg.update_every == 0:
             for batch in replay.sample(cfg.batch_size, cfg.updates, cfg.batches == "shared"):
-                run.log.update(improve(agents, batch, cfg))
+                run.log.update(fast_update(agents, batch, cfg))
             actor.refresh()
         if step % cfg.steps_per_epoch == 0:
             run.end_epoch(step, *evaluate(test_env, agents.pi, run.seeds, step, cfg.device))

@@ -34,9 +34,9 @@ import torch
 from torch import Tensor
 
 import envs
+from common.agents import Actor, Stacks
 from common.evaluate import evaluate
-from common.graphs import graphed
-from common.nets import MLP, Actor, Adam, Stacks
+from common.nets import MLP, Adam
 from common.replay import Batch, Replay
 from common.runs import Run, RunConfig, main, within
 from common.seeding import Streams
@@ -82,19 +82,17 @@ class Agents(Stacks):
     """The networks of S seeds times N agents: policy pi, values Q, Qss and V; "released" has Q2 and pi's target too."""
 
     def __init__(self, env: envs.VectorEnv, cfg: Config, seeds: tuple[int, ...]):
-        streams, hidden = Streams(seeds, "weights"), [cfg.hid] * cfg.l
-        n_obs, n_act = env.obs_mask.sum(-1), env.act_mask.sum(-1)  # (N,) what each agent really has
-        one = np.ones_like(n_obs)
-        self.act_mask = torch.tensor(env.act_mask, dtype=torch.float32, device=cfg.device)[:, None]
-        self.pi_net = MLP.glorot([env.n_obs, *hidden, env.n_act], streams, n_obs, n_act, cfg.device)
-        self.q = MLP.glorot([env.n_obs + env.n_act, *hidden, 1], streams, n_obs + n_act, one, cfg.device)
-        self.qss = MLP.glorot([2 * env.n_obs, *hidden, 1], streams, 2 * n_obs, one, cfg.device)
-        self.v = MLP.glorot([env.n_obs, *hidden, 1], streams, n_obs, one, cfg.device)
+        super().__init__(env, seeds, [cfg.hid] * cfg.l, cfg.device)
+        obs, act = env.obs_mask, env.act_mask
+        self.pi_net = self.net([obs], act)
+        self.q = self.net([obs, act], 1)
+        self.qss = self.net([obs, obs], 1)
+        self.v = self.net([obs], 1)
         self.q_targ, self.qss_targ = self.q.copy(), self.qss.copy()
         self.pi_adam, self.q_adam = Adam(self.pi_net, cfg.pi_lr), Adam(self.q, cfg.q_lr)
         self.qss_adam, self.v_adam = Adam(self.qss, cfg.q_lr), Adam(self.v, cfg.q_lr)
         if cfg.form == "released":
-            self.q2 = MLP.glorot([env.n_obs + env.n_act, *hidden, 1], streams, n_obs + n_act, one, cfg.device)
+            self.q2 = self.net([obs, act], 1)
             self.pi_targ, self.q2_targ, self.q2_adam = self.pi_net.copy(), self.q2.copy(), Adam(self.q2, cfg.q_lr)
 
     def pi(self, obs: Tensor, net: MLP | None = None) -> Tensor:
@@ -119,9 +117,8 @@ def qss_target(agents: Agents, batch: Batch, gamma: float) -> Tensor:
 
 
 def v_loss(agents: Agents, batch: Batch, cfg: Config) -> Tensor:
-    """|tau - 1(u < 0)| u^2 with u = sg(Qss(s, s')) - V(s), Qss' if released: (S, N, B)."""
-    qss = agents.qss_targ if cfg.form == "released" else agents.qss.frozen
-    u = value(qss, batch.obs, batch.next_obs) - agents.v(batch.obs).squeeze(-1)
+    """|tau - 1(u < 0)| u^2 with u = Qss'(s, s') - V(s): (S, N, B). Both forms."""
+    u = value(agents.qss_targ, batch.obs, batch.next_obs) - agents.v(batch.obs).squeeze(-1)
     return (cfg.tau_expectile - (u < 0).to(u.dtype)).abs() * u.square()
 
 
@@ -204,7 +201,7 @@ def train(cfg: Config, run: Run) -> None:
     actor = Actor(agents.pi_net)
     replay = Replay(run.seeds, env.n_agents, env.n_obs, env.n_act, cfg.replay_size, cfg.device)
     noise = Streams(run.seeds, "exploration")
-    improve = graphed(update, cfg.device)
+    fast_update = run.record(update)
     env.reset()
     run.track(env=env, agents=agents, replay=replay, noise=noise)
     actor.refresh()
@@ -218,7 +215,7 @@ def train(cfg: Config, run: Run) -> None:
         env.reset(terminated | truncated)
         if step >= cfg.update_after and step % cfg.update_every == 0:
             for batch in replay.sample(cfg.batch_size, cfg.updates, cfg.batches == "shared"):
-                run.log.update(improve(agents, batch, cfg))
+                run.log.update(fast_update(agents, batch, cfg))
             actor.refresh()
         if step % cfg.steps_per_epoch == 0:
             run.end_epoch(step, *evaluate(test_env, agents.pi, run.seeds, step, cfg.device))

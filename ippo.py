@@ -32,8 +32,9 @@ import torch
 from torch import Tensor
 
 import envs
+from common.agents import Actor, Stacks
 from common.evaluate import evaluate
-from common.nets import MLP, Actor, Adam, Stacks
+from common.nets import MLP, Adam
 from common.runs import Run, RunConfig, main, within
 from common.seeding import Streams
 
@@ -128,14 +129,16 @@ class StoppingAdam:
         self.net, self.params, self.lr = net, (net.flat, log_std), lr
         self.moments = [(torch.zeros_like(param), torch.zeros_like(param)) for param in self.params]
         # beta^t after the t steps that an agent made, by repeated product: pow may round by where a number stands
-        self.decays = torch.ones(2, *net.flat.shape[:2], dtype=torch.float64, device=net.flat.device)
-        self.rates = self.decays.new_tensor(self.betas)[:, None, None]
+        shape, device = net.flat.shape[:2], net.flat.device
+        self.decays = [torch.ones(shape, dtype=torch.float64, device=device) for _ in self.betas]  # (S, N) each
 
     @torch.no_grad()
     def descend(self, loss: Tensor, going: Tensor) -> None:
         """One step down `loss`, a sum over seeds and agents, of the agents that are `going` (S, N) bool."""
-        self._keep(self.decays, self.decays * self.rates, going)
-        one, two = (1 - self.decays).to(loss.dtype)[..., None]  # what the moments lack, as they started at 0
+        for decay, beta in zip(self.decays, self.betas):
+            self._keep(decay, decay * beta, going)
+        # what the moments lack, as they started at 0
+        one, two = ((1 - decay).to(loss.dtype)[..., None] for decay in self.decays)
         for param, grad, (mean, square) in zip(self.params, torch.autograd.grad(loss, self.params), self.moments):
             self._keep(mean, mean.lerp(grad, 1 - self.betas[0]), going[..., None])
             self._keep(square, square.lerp(grad.square(), 1 - self.betas[1]), going[..., None])
@@ -146,30 +149,15 @@ class StoppingAdam:
         """old <- new where going, in place and without a branch: also a NaN does not reach who has stopped."""
         old.copy_(torch.where(going, new, old))
 
-    def state_dict(self, row: int) -> dict[str, Any]:
-        state = {"decays": self.decays[:, row]}
-        for name, param, (mean, square) in zip(("net", "log_std"), self.params, self.moments):
-            state |= {name: param.detach()[row], f"{name}_mean": mean[row], f"{name}_square": square[row]}
-        return state
-
-    def load_state_dict(self, row: int, state: dict[str, Any]) -> None:
-        self.decays[:, row] = torch.as_tensor(state["decays"])
-        for name, param, (mean, square) in zip(("net", "log_std"), self.params, self.moments):
-            param.detach()[row] = torch.as_tensor(state[name])
-            mean[row] = torch.as_tensor(state[f"{name}_mean"])
-            square[row] = torch.as_tensor(state[f"{name}_square"])
-
 
 class Agents(Stacks):
     """The networks of S seeds times N agents: policy pi, its log_std that no state changes, and value V."""
 
     def __init__(self, env: envs.VectorEnv, cfg: Config, seeds: tuple[int, ...]):
-        streams, hidden = Streams(seeds, "weights"), [cfg.hid] * cfg.l
-        n_obs, n_act = env.obs_mask.sum(-1), env.act_mask.sum(-1)  # (N,) what each agent really has
-        one = np.ones_like(n_obs)
-        self.act_mask = torch.tensor(env.act_mask, dtype=torch.float32, device=cfg.device)[:, None]
-        self.pi_net = MLP.glorot([env.n_obs, *hidden, env.n_act], streams, n_obs, n_act, cfg.device)
-        self.v = MLP.glorot([env.n_obs, *hidden, 1], streams, n_obs, one, cfg.device)
+        super().__init__(env, seeds, [cfg.hid] * cfg.l, cfg.device)
+        obs, act = env.obs_mask, env.act_mask
+        self.pi_net = self.net([obs], act)
+        self.v = self.net([obs], 1)
         shape = len(seeds), env.n_agents, env.n_act
         self.log_std = torch.full(shape, LOG_STD, device=cfg.device, requires_grad=True)
         self.pi_adam, self.v_adam = StoppingAdam(self.pi_net, self.log_std, cfg.pi_lr), Adam(self.v, cfg.vf_lr)
@@ -181,13 +169,6 @@ class Agents(Stacks):
     def std(self) -> np.ndarray:
         """The policy's std: (S, N, A)."""
         return self.log_std.detach().exp().cpu().numpy()
-
-    def state_dict(self, row: int) -> dict[str, Any]:
-        return {**super().state_dict(row), "pi_adam": self.pi_adam.state_dict(row)}
-
-    def load_state_dict(self, row: int, state: dict[str, Any]) -> None:
-        super().load_state_dict(row, state)
-        self.pi_adam.load_state_dict(row, state["pi_adam"])
 
 
 def value(v: MLP, obs: Tensor) -> Tensor:

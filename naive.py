@@ -169,7 +169,7 @@ class Expectile(Ddpg):
         step(self.qss_adam, (evaluate(self.qss, obs, next_obs) - y).square().mean())
 
         with torch.no_grad():
-            seen = evaluate(self.qss_targ if released else self.qss, obs, next_obs)
+            seen = evaluate(self.qss_targ, obs, next_obs)
         u = seen - evaluate(self.v, obs)
         step(self.v_adam, (torch.where(u < 0, 1 - cfg.tau_expectile, cfg.tau_expectile) * u.square()).mean())
 

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 
 from common.checkpoint import Checkpoints, Damaged, write_atomic
+from common.errors import UsageError
 
 # flags that may differ between a run and its continuation: how long, where, and by what the same numbers are computed
 FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile"}
-FREE |= {"tensorboard"}
+FREE |= {"record", "stop_on_divergence", "tensorboard"}
+LATER = {"batches": "apart"}  # flags that older runs do not have, and what these runs did
 
 
-class Usage(ValueError):
-    """A mistake of the user's, in one line; an empty one is said by another rank."""
+class Usage(UsageError):
+    """An empty one is said by another rank."""
 
 
 class Folder:
@@ -40,6 +42,7 @@ class Folder:
         try:
             old = json.loads(path.read_text()) if path.exists() else self.config
             self.threads, self.compile = int(old.get("threads", 0)), str(old.get("compile", ""))
+            old = {**{name: value for name, value in LATER.items() if name in self.config}, **old}
             names = sorted((set(old) | set(self.config)) - FREE - {"versions"})
             different = [name for name in names if old.get(name) != self.config.get(name)]
         except (ValueError, TypeError, AttributeError):

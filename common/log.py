@@ -2,12 +2,21 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+@dataclass
+class Group:
+    """Updates since the last row that had the same diagnostics: sums (diagnostics, S), and how many updates."""
+
+    total: Tensor
+    count: int = 0
 
 
 class Log:
@@ -17,14 +26,16 @@ class Log:
         self.ep_ret, self.ep_len, self.episode = np.zeros(n_seeds), np.zeros(n_seeds, int), np.zeros(n_seeds, int)
         self.returns: list[list[float]] = [[] for _ in range(n_seeds)]  # of the episodes that ended
         self.lengths: list[list[int]] = [[] for _ in range(n_seeds)]
-        self.names: list[str] = []  # of the update's diagnostics
-        self.total = torch.zeros(0, n_seeds, dtype=torch.float64)  # their sums, a row each
-        self.n_updates = 0
+        self.groups: dict[tuple[str, ...], Group] = {}  # by the names of an update's diagnostics, which may vary
+        self.last: dict[str, Tensor] = {}  # diagnostics of the last update
+        self.largest_rew = np.zeros(n_seeds)  # |reward| of a step, in the whole run
+        self.n_updates = 0  # in the whole run
         self.elapsed, self.since = 0.0, time.monotonic()
 
     def step(self, rew: np.ndarray, ended: np.ndarray) -> None:
         """One environment step: the team's rewards (S,) and where an episode ended (S,)."""
         self.ep_ret += rew
+        self.largest_rew = np.maximum(self.largest_rew, np.abs(rew))
         self.ep_len += 1
         for row in np.flatnonzero(ended):
             self.returns[row].append(float(self.ep_ret[row]))
@@ -33,34 +44,44 @@ class Log:
         self.ep_ret[ended], self.ep_len[ended] = 0, 0
 
     def update(self, diagnostics: dict[str, Tensor]) -> None:
-        """Diagnostics of one update, each (S, N)."""
-        if not self.names:
-            self._name(diagnostics, next(iter(diagnostics.values())).device)
-        with torch.no_grad():
-            self.total += torch.stack([diagnostics[name] for name in self.names]).mean(-1)
+        """Diagnostics of one update, each (S, N). Not every update need have the same: means are over those that do."""
+        names = tuple(diagnostics)
+        group = self.groups.get(names)
+        if group is None:
+            device = next(iter(diagnostics.values())).device if diagnostics else "cpu"
+            group = self.groups[names] = Group(
+                torch.zeros(len(names), len(self.ep_ret), dtype=torch.float64, device=device)
+            )
+        if diagnostics:
+            with torch.no_grad():
+                group.total += torch.stack([*diagnostics.values()]).mean(-1)
+        group.count += 1
         self.n_updates += 1
-
-    def _name(self, names: Iterable[str], device: torch.device | str) -> None:
-        self.names = list(names)
-        self.total = torch.zeros(len(self.names), self.total.shape[1], dtype=torch.float64, device=device)
+        self.last = diagnostics
 
     @property
     def sums(self) -> dict[str, Tensor]:
-        """Of each diagnostic, by seed."""
-        return dict(zip(self.names, self.total, strict=True))
+        """Of each diagnostic since the last row, by seed."""
+        found: dict[str, Tensor] = {}
+        for names, group in sorted(self.groups.items(), key=lambda item: -len(item[0])):
+            for name, total in zip(names, group.total, strict=True):
+                found[name] = found[name] + total if name in found else total
+        return found
 
     def row(self, row: int) -> dict[str, float]:
         """The means since the last row of progress.txt."""
         columns = {**summary("EpRet", self.returns[row]), "EpLen": float(np.mean(self.lengths[row] or [math.nan]))}
-        count = self.n_updates or math.nan  # an epoch without an update has no losses
-        return columns | {name: float(total[row]) / count for name, total in self.sums.items()}
+        counts = {name: sum(g.count for names, g in self.groups.items() if name in names) for name in self.sums}
+        # an epoch without an update has no losses
+        return columns | {name: float(total[row]) / (counts[name] or math.nan) for name, total in self.sums.items()}
 
     def clear(self) -> None:
         """Start the next row."""
         for values in (*self.returns, *self.lengths):
             values.clear()
-        self.total.zero_()
-        self.n_updates = 0
+        for group in self.groups.values():
+            group.total.zero_()
+            group.count = 0
 
     def time(self) -> float:
         """Seconds of training, those before an interruption included."""
@@ -73,7 +94,8 @@ class Log:
             "episode": int(self.episode[row]),
             "returns": self.returns[row],
             "lengths": self.lengths[row],
-            "sums": {name: float(total[row]) for name, total in self.sums.items()},
+            "groups": [[list(names), g.total[:, row].tolist(), g.count] for names, g in self.groups.items()],
+            "largest_rew": float(self.largest_rew[row]),
             "n_updates": self.n_updates,
             "elapsed": self.time(),
         }
@@ -81,11 +103,12 @@ class Log:
     def load_state_dict(self, row: int, state: dict[str, Any], device: str) -> None:
         self.ep_ret[row], self.ep_len[row], self.episode[row] = state["ep_ret"], state["ep_len"], state["episode"]
         self.returns[row], self.lengths[row] = list(state["returns"]), list(state["lengths"])
-        sums = state.get("sums", {})
-        if sums and not self.names:
-            self._name(sums, device)
-        for total, name in zip(self.total, self.names, strict=True):
-            total[row] = sums[name]
+        for names, totals, count in state["groups"]:
+            new = Group(torch.zeros(len(names), len(self.ep_ret), dtype=torch.float64, device=device))
+            group = self.groups.setdefault(tuple(names), new)
+            group.total[:, row] = torch.tensor(totals, dtype=torch.float64)
+            group.count = count
+        self.largest_rew[row] = state["largest_rew"]
         self.n_updates, self.elapsed, self.since = state["n_updates"], state["elapsed"], time.monotonic()
 
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import io
 import math
@@ -24,11 +25,13 @@ import tyro
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from common import kernels
 from common.checkpoint import flatten, write_atomic
+from common.errors import UsageError
+from common.fast import kernels
+from common.fast.kernels import Kernels
+from common.fast.record import Plain, Recorded, Update, cuda_graph, operations
 from common.folder import Folder, Usage
 from common.log import Log, summary
-from common.nets import MLP
 from common.ranks import Ranks
 
 
@@ -52,6 +55,8 @@ class RunConfig:
     device: str = "cpu"  # where to train: cpu, cuda, cuda:1
     threads: int = 0  # threads of this process; 0: as many as the run began with, at first cores / ranks of this host
     compile: Literal["auto", "on", "off"] = "auto"  # kernels compiled for this CPU; auto: where a C++ compiler is found
+    record: Literal["auto", "on", "off"] = "auto"  # replay a record of the update; auto: where that gives the same bits
+    stop_on_divergence: bool = False  # end a seed, with status 1, whose values pass what any return can be
     tensorboard: bool = False  # also write TensorBoard's event files
 
     def __post_init__(self) -> None:
@@ -64,6 +69,8 @@ class RunConfig:
             raise ValueError(f"--device {self.device!r}: known are cpu, cuda and cuda:<number>")
 
 
+FAR = 2.0  # times the largest possible return: a warning is due
+RETRY = 2.0  # seconds before a compiler that failed is tried again, where a run needs it to resume
 DIVERGED = "the update diverged; start anew with smaller step sizes"
 
 
@@ -125,11 +132,21 @@ class Run:
     said: ClassVar[set[str]] = set()
 
     def __init__(
-        self, config: Any, seeds: Sequence[int], folders: Sequence[Folder], start: int, ranks: Ranks, signals: Signals
+        self,
+        config: Any,
+        seeds: Sequence[int],
+        folders: Sequence[Folder],
+        start: int,
+        ranks: Ranks,
+        signals: Signals,
+        kernels: Kernels | None = None,
     ):
         self.config, self.seeds, self.folders, self.ranks, self.signals = config, tuple(seeds), folders, ranks, signals
         self.start, self.total = start, config.epochs * config.steps_per_epoch
+        self.kernels = kernels
         self.log = Log(len(seeds))
+        self.diverged: set[int] = set()  # rows that were warned of
+        self.names: set[str] = set()  # of all that a checkpoint holds of the agents
         self.parts: dict[str, Any] = {}
         self.writers: list[Any] = []
         self.bar = tqdm(disable=True)
@@ -144,6 +161,8 @@ class Run:
     def track(self, **parts: Any) -> None:
         """Name what a checkpoint holds, objects with state_dict(row), load_state_dict(row, state), and restore it."""
         self.parts = parts
+        if hasattr(parts["agents"], "use"):
+            parts["agents"].use(self.kernels)
         for row, folder in enumerate(self.folders):
             if self.start == 0:
                 folder.begin("")
@@ -161,6 +180,14 @@ class Run:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writers = [SummaryWriter(str(f.path / "tensorboard"), purge_step=self.start + 1) for f in self.folders]
+
+    def record(self, update: Update) -> Update:
+        """`update`, replayed from a record where --record allows it and the record gives the same; see Recorded."""
+        on_cpu, wish = self.config.device == "cpu", self.config.record
+        if wish == "off" or (wish == "auto" and on_cpu and self.kernels is None):
+            return Plain(update)
+        make = functools.partial(operations, self.kernels) if on_cpu else cuda_graph
+        return Recorded(update, make, self.say, required=wish == "on", exact=on_cpu)
 
     def steps(self) -> Iterator[int]:
         """The environment steps still to do, counted from 1; saves between them when it is time or a signal came."""
@@ -192,6 +219,10 @@ class Run:
         """Checkpoint every seed at `step`, and write its policy beside it. Nothing that is not finite is saved."""
         self._check_losses(step)
         states = [{name: part.state_dict(row) for name, part in self.parts.items()} for row in range(len(self.seeds))]
+        names = set(states[0]["agents"])
+        self.names = self.names or names
+        if late := sorted(names ^ self.names):
+            raise UsageError(f"agents.{late[0]} came or went after the run began: define it in Agents.__init__")
         bad = {row: name for row, state in enumerate(states) for name in _not_finite(state["agents"])[:1]}
         if bad:
             raise SeedFailure({row: f"step {step}: {name} is not finite: {DIVERGED}" for row, name in bad.items()})
@@ -216,9 +247,29 @@ class Run:
             if len(bad):
                 raise SeedFailure({int(row): f"step {step}: {name} is {float(total[row])}: {DIVERGED}" for row in bad})
 
+    def _check_values(self, step: int) -> None:
+        """Warn once of a seed whose values pass what any return can be by FAR; with --stop_on_divergence, end it."""
+        bound = self.log.largest_rew / max(1 - getattr(self.config, "gamma", 1.0), 1e-12)
+        for name, values in self.log.last.items():
+            if not name.endswith("Vals"):
+                continue
+            largest = values.detach().abs().amax(-1).cpu().numpy()  # (S,)
+            rows = [row for row in np.flatnonzero(largest > FAR * bound + 1) if row not in self.diverged]
+            texts = {
+                int(row): f"step {step}: the mean {name} of a batch is {largest[row]:.3g}, where no return can pass "
+                f"{bound[row]:.3g} (the largest reward seen, {self.log.largest_rew[row]:.3g}, over 1 - gamma)"
+                for row in rows
+            }
+            self.diverged |= texts.keys()
+            if texts and self.config.stop_on_divergence:
+                raise SeedFailure({row: f"{text}: {DIVERGED}" for row, text in texts.items()})
+            for row, text in texts.items():
+                say(f"[s{self.seeds[row]}] WARNING: {text}; the learner diverges", sys.stderr)
+
     def end_epoch(self, step: int, returns: np.ndarray, lengths: np.ndarray) -> None:
         """Write and show one row a seed: the log's means, and the tests' returns and lengths (S, E)."""
         self._check_losses(step)
+        self._check_values(step)
         self.check(step, **{"return of a test episode": returns})
         seconds, now = self.log.time(), time.monotonic()
         rate = (step - self.since[0]) / (now - self.since[1])  # of this epoch: early ones without updates are faster
@@ -360,10 +411,10 @@ def _train_seeds(
         while pending:
             start, group = pending.pop(0)
             threads = config.threads or max(folders[seed].threads for seed in group) or ranks.threads
-            compiled = _compile(config, max(folders[seed].compile for seed in group), threads)
+            compiled, engine = _compile(config, max(folders[seed].compile for seed in group), threads)
             for seed in group:
                 folders[seed].threads, folders[seed].compile = threads, compiled
-            run = Run(config, group, [folders[seed] for seed in group], start, ranks, signals)
+            run = Run(config, group, [folders[seed] for seed in group], start, ranks, signals, engine)
             try:
                 train(config, run)
             except SeedFailure as failure:
@@ -381,23 +432,30 @@ def _train_seeds(
     return status
 
 
-def _compile(config: Any, began: str, threads: int) -> str:
-    """Have networks computed as asked, or else as the run `began`: "on" or "off". Raises Usage where it cannot be."""
-    MLP.kernels = None
+def _compile(config: Any, began: str, threads: int) -> tuple[str, Kernels | None]:
+    """What networks are computed with: as asked, or else as the run `began`, "on" or "off". Raises Usage where not."""
     torch.set_num_threads(threads)
     if config.device != "cpu" or "off" in (config.compile, began if config.compile == "auto" else ""):
-        return "off"
-    try:
-        MLP.kernels = kernels.load(say)
-        MLP.kernels.mlp_threads(threads)
-        torch.set_num_threads(1)  # two pools would wait for each other's cores; what is left to PyTorch is small
-        return "on"
-    except RuntimeError as error:
-        if config.compile == "on":
-            raise Usage(f"--compile on: {error}; --compile off does without") from None
-        other = "; this run began with compiled kernels, so that its last bits will differ" if began == "on" else ""
-        say(f"not compiled, and less than half as fast: {error}{other}", sys.stderr)
-        return "off"
+        return "off", None
+    for last in (False, True):
+        try:
+            found = kernels.load(say)
+            found.threads(threads)
+            torch.set_num_threads(1)  # two pools would wait for each other's cores; what is left to PyTorch is small
+            return "on", found
+        except RuntimeError as error:
+            if config.compile == "on":
+                raise Usage(f"--compile on: {error}; --compile off does without") from None
+            if began == "on" and last:  # without them the run would go on with other last bits
+                raise Usage(
+                    f"this run began with compiled kernels, and they cannot be had now: {error}; mend that, or give "
+                    "--compile off to go on without them, to the same curve but for its last bits"
+                ) from None
+            if began != "on":
+                say(f"not compiled, and less than half as fast: {error}", sys.stderr)
+                return "off", None
+            time.sleep(RETRY)
+    raise AssertionError("either returned or raised")
 
 
 def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[int]]]:

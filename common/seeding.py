@@ -8,7 +8,7 @@ import numpy as np
 
 # Appended to, never reordered. Key 0 is the environments': for numpy the entropies (s, 0) and s are the same, and the
 # environments' generators, which belong to them, start from s.
-PURPOSES = ("environment", "exploration", "replay", "weights")
+PURPOSES = ("environment", "exploration", "replay", "weights", "update")
 
 
 class Streams:

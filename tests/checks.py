@@ -1,6 +1,5 @@
 """Checks that several algorithm files must pass, each called by the tests of those files."""
 
-import ctypes
 import json
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import torch
 from safetensors.numpy import load_file
 from toys import Toy, make_agents, make_batch, nets_of, parameters, same_bits
 
-from common import kernels
+from common.fast import kernels
 from common.nets import MLP
 from common.runs import main
 
@@ -25,7 +24,7 @@ TINY = {"steps_per_epoch": 60, "start_steps": 15, "update_after": 20, "update_ev
 TINY |= {"hid": 8, "batch_size": 5, "replay_size": 50, "num_test_episodes": 2, "max_ep_len": 7, "test_ep_len": 5}
 
 
-def compiled() -> ctypes.CDLL:
+def compiled() -> kernels.Kernels:
     """The compiled kernels; skips the test where there is no compiler."""
     try:
         return kernels.load()

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -18,7 +19,7 @@ from toys import Toy, make_agents, make_batch
 
 import bench
 import naive
-from common import nets
+from common.fast import passes
 from envs.vector import VectorEnv, mask
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,14 +58,14 @@ def set_up(name: str):
     cfg = bench.CASES[name].module.Config(hid=16, **bench.CASES[name].flags, **size)
     case = bench.CASES[name]
     agents, (batch,) = case.module.Agents(env, cfg, env.seeds), bench.transitions(case, env, cfg, "cpu", 1)
-    return lambda: case.module.update(agents, batch, cfg)
+    return case.updates(case.module.update, agents, itertools.repeat(batch), cfg)
 
 
 @pytest.mark.parametrize("name", bench.CASES)
 def test_the_passes_are_those_that_an_update_makes(name, monkeypatch):
     widths, made = {"": 0, "o": bench.N_OBS, "a": bench.N_ACT, "1": 1}, Counter()
     names = {(widths[a] + widths[b], widths[out]): name for name, (a, b, out) in bench.SHAPES.items()}
-    forward, backward = nets._forward, nets._backward
+    forward, backward = passes._forward, passes._backward
 
     def count_forward(net, *args, **kwargs):
         made[names[net.sizes[0], net.sizes[-1]], ""] += 1
@@ -75,8 +76,8 @@ def test_the_passes_are_those_that_an_update_makes(name, monkeypatch):
             made[names[net.sizes[0], net.sizes[-1]], kind] += wanted
         return backward(net, x, hidden, grad, grads, need_x)
 
-    monkeypatch.setattr(nets, "_forward", count_forward)
-    monkeypatch.setattr(nets, "_backward", count_backward)
+    monkeypatch.setattr(passes, "_forward", count_forward)
+    monkeypatch.setattr(passes, "_backward", count_backward)
     update, expected = set_up(name), Counter()
     update()
     update()
@@ -106,9 +107,10 @@ def test_three_updates_equal_those_of_a_naive_learner_for_each_agent(name):
     case, env = bench.CASES[name], Toy([3, 4])
     agents, cfg = make_agents(case.module, env, torch.float64, **case.flags)
     learners = naive.learners_like(case.learner, agents, env, cfg)
-    for turn in range(3):
-        batch = make_batch(env, seed=turn, dtype=torch.float64)
-        case.module.update(agents, batch, cfg)
+    batches = [make_batch(env, seed=turn, dtype=torch.float64) for turn in range(3)]
+    step = case.updates(case.module.update, agents, iter(batches), cfg)
+    for batch in batches:
+        step()
         naive.update(learners, batch, env)
     for at, learner in learners.items():
         for parameter, own, stacked in naive.pairs(learner, agents, env, *at):

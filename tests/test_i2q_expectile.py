@@ -32,7 +32,7 @@ class Oracle:
         return self.r_plus(run_net(nets["v"], self.next_obs)[..., 0])
 
     def v_loss(self, nets):
-        qss = run_net(nets["qss_targ" if self.released else "qss"], self.obs, self.next_obs)[..., 0]
+        qss = run_net(nets["qss_targ"], self.obs, self.next_obs)[..., 0]
         v = run_net(nets["v"], self.obs)[..., 0]
         return np.where(qss >= v, TAU, 1 - TAU) * (qss - v) ** 2
 
@@ -92,7 +92,7 @@ def test_qss_regresses_to_the_reward_and_v_of_the_successor(form):
 
 
 @every_form
-def test_v_loss_weighs_errors_by_their_sign_and_looks_at_the_target_network_only_if_released(form):
+def test_v_loss_weighs_errors_by_their_sign_and_looks_at_the_target_network(form):
     agents, cfg, batch, oracle = set_up(form)
     assert_equal(i2q_expectile.v_loss(agents, batch, cfg), oracle.v_loss(checks.snapshot(agents)))
 
@@ -100,7 +100,7 @@ def test_v_loss_weighs_errors_by_their_sign_and_looks_at_the_target_network_only
 @pytest.mark.parametrize("v, loss", [(1.0, 0.7), (3.0, 0.3), (2.0, 0.0), (0.0, 2.8)])
 def test_v_loss_by_hand(v, loss):
     agents, cfg, batch, _ = set_up("b7")  # Qss is 2 everywhere; tau is .7
-    for net, value in ((agents.qss, 2), (agents.v, v)):
+    for net, value in ((agents.qss_targ, 2), (agents.v, v)):
         net.weights[-1].zero_()
         net.biases[-1].fill_(value)
     assert_equal(i2q_expectile.v_loss(agents, batch, cfg), np.full(batch.rew.shape, loss))
@@ -110,7 +110,7 @@ def test_v_loss_by_hand(v, loss):
 def test_v_learns_the_expectile(tau):
     """Of 0 and 1 in equal parts: tau (1 - V) = (1 - tau) V, so V = tau."""
     env, even = Toy([0], n_obs=[2], n_act=[1]), torch.arange(10) % 2 == 0
-    agents, cfg = make_agents(i2q_expectile, env, tau_expectile=tau, gamma=0.0, q_lr=0.01, hid=16)
+    agents, cfg = make_agents(i2q_expectile, env, tau_expectile=tau, gamma=0.0, q_lr=0.01, hid=16, polyak=0.9)
     batch = make_batch(env, 10)
     batch.obs[:] = 0.5  # one state with two successors, worth 0 and 1
     batch.next_obs[:] = torch.where(even, -0.5, 0.5)[:, None]
@@ -125,6 +125,7 @@ def test_v_follows_qss_but_qss_does_not_follow_v():
     loss = i2q_expectile.v_loss(agents, batch, cfg).sum()
     grads = torch.autograd.grad(loss, [agents.v.flat, agents.qss.flat], allow_unused=True)
     assert [grad is None for grad in grads] == [False, True]
+    assert not agents.qss_targ.flat.requires_grad
 
 
 @every_form

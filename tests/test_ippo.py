@@ -298,7 +298,7 @@ def test_a_stopped_agent_neither_moves_nor_counts_whatever_its_gradient_and_the_
                 row.grad = slope[0, i] + 1
                 optimiser.step()
             torch.testing.assert_close(agents.pi_net.flat.detach()[0, i], row.data)
-    torch.testing.assert_close(adam.decays[0, 0], torch.tensor([0.9**2, 0.9**6, 0.9**3], dtype=torch.float64))
+    torch.testing.assert_close(adam.decays[0][0], torch.tensor([0.9**2, 0.9**6, 0.9**3], dtype=torch.float64))
 
 
 def test_advantages_are_normalised_for_each_agent_and_seed_alone():

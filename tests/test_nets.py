@@ -7,9 +7,14 @@ import pytest
 import torch
 from checks import compiled
 from torch import Tensor, nn
+from toys import Toy, make_agents
 
-from common import nets
-from common.nets import MLP, Actor, Adam
+import iddpg
+from common import state
+from common.agents import Actor
+from common.errors import UsageError
+from common.fast import passes
+from common.nets import MLP, Adam, Module
 from common.seeding import Streams
 
 S, N = 3, 2
@@ -84,8 +89,8 @@ def path(request, monkeypatch):
     if request.param == "compiled":
         monkeypatch.setattr(MLP, "kernels", compiled())
     if request.param == "batched":
-        monkeypatch.setattr(nets, "_forward", lambda net, x, keep=False: nets._forward_batched(net, x))
-        monkeypatch.setattr(nets, "_backward", nets._backward_batched)
+        monkeypatch.setattr(passes, "_forward", lambda net, x, keep=False: passes._forward_batched(net, x))
+        monkeypatch.setattr(passes, "_backward", passes._backward_batched)
     return request.param
 
 
@@ -299,11 +304,230 @@ def test_a_row_of_an_adam_goes_on_in_another_stack():
     net = stack((3, 5, 2))
     adam = Adam(net, lr=0.1)
     descend(net, adam, [0, 1, 2])
-    saved = {k: v.clone() if isinstance(v, Tensor) else v for k, v in adam.state_dict(2).items()}
+    saved = {name: part.clone() for name, part in state.save(adam, 2, S).items() if isinstance(part, Tensor)}
     descend(net, adam, [0, 1, 2])
 
     other = stack((3, 5, 2), seeds=[7])
     again = Adam(other, lr=0.1)
-    again.load_state_dict(0, saved)
+    state.load(again, 0, 1, {**saved, "lr": 0.1})
     descend(other, again, [2])
     assert torch.equal(other.flat.detach()[0], net.flat.detach()[2])
+
+
+# What does not fit is refused
+
+
+@pytest.mark.parametrize("grad", [True, False], ids=["gradient", "no gradient"])
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(S, N, 7, 4),
+        torch.zeros(S, N, 7, 6),
+        torch.zeros(S - 1, N, 7, 5),
+        torch.zeros(S, N + 1, 7, 5),
+        torch.zeros(N, S, 7, 5),
+        torch.zeros(S * N, 7, 5),
+        torch.zeros(S, N, 7, 5, 1),
+        torch.zeros(S, N, 7, 5, dtype=torch.float64),
+        torch.zeros(S, N, 7, 5, dtype=torch.int64),
+        torch.zeros(S, N, 7, 5, device="meta"),
+    ],
+    ids=lambda x: f"{tuple(x.shape)} {x.dtype} {x.device}",
+)
+def test_an_input_that_does_not_fit_is_refused_with_both_shapes_and_the_networks_name(x, grad, path):
+    net = stack((5, 8, 2))
+    net.name = "q"
+    with torch.set_grad_enabled(grad), pytest.raises(ValueError, match="network q: input") as error:
+        net(x)
+    text = str(error.value)
+    assert str(tuple(x.shape)) in text and f"({S}, {N}, B, 5)" in text and str(x.dtype) in text
+
+
+def test_networks_know_their_names_among_the_agents():
+    agents, _ = make_agents(iddpg, Toy([1]))
+    assert {net.name for net in vars(agents).values() if isinstance(net, MLP)} == {"pi_net", "q", "pi_targ", "q_targ"}
+    with pytest.raises(ValueError, match="network q_targ: input"):
+        agents.q_targ(torch.zeros(1, 1, 7, 4))
+
+
+def test_parameters_that_moved_in_memory_are_refused(cpu_path):
+    net, x = stack((5, 8, 2)), torch.zeros(S, N, 7, 5)
+    net.flat = net.flat.detach().clone()
+    if cpu_path == "compiled":
+        with torch.no_grad(), pytest.raises(ValueError, match="moved in memory"):
+            net(x)
+
+
+def test_buffers_of_another_length_are_refused():
+    with pytest.raises(AssertionError):
+        MLP((5, 8, 2), torch.zeros(S, N, 7))
+    with pytest.raises(AssertionError):
+        MLP((5, 8, 2), torch.zeros(S, N, 2 * passes.length((5, 8, 2)))[..., ::2])
+
+
+# Second derivatives
+
+
+def penalty(net, x: Tensor) -> Tensor:
+    """A gradient penalty beside a loss on the same output: (|d out / d x| - 1)^2 + out^2."""
+    x = x.detach().requires_grad_()
+    out = net(x)
+    (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    return (slope.norm(dim=-1) - 1).square().sum() + out.square().sum()
+
+
+def test_a_gradient_penalty_descends_what_separate_modules_descend_on_the_eager_path():
+    net = stack((3, 8, 6, 2), dtype=torch.float64)
+    modules, x = separate(net), random(S, N, 7, 3, dtype=torch.float64)
+    (grad,) = torch.autograd.grad(penalty(net, x), net.flat)
+    penalty(lambda x: evaluate(modules, x), x).backward()
+    assert_close(grad, flat(modules, net, "grad"))
+
+
+def test_second_derivatives_of_frozen_networks_reach_the_input_alone():
+    net = stack((3, 8, 1), dtype=torch.float64)
+    x = random(S, N, 7, 3, dtype=torch.float64).requires_grad_()
+    (slope,) = torch.autograd.grad(net.frozen(x).square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(slope.sum(), x)
+    modules, twin = separate(net), x.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(evaluate(modules, twin).square().sum(), twin, create_graph=True)
+    (expected,) = torch.autograd.grad(slope.sum(), twin)
+    assert_close(second, expected)
+
+
+def test_the_compiled_form_refuses_second_derivatives_and_names_the_way_out(monkeypatch):
+    monkeypatch.setattr(MLP, "kernels", compiled())
+    with pytest.raises(RuntimeError, match=r"second derivatives.*--compile off"):
+        penalty(stack((3, 8, 2)), random(S, N, 7, 3))
+
+
+def test_the_compiled_form_refuses_forward_mode_derivatives(monkeypatch):
+    from torch.autograd import forward_ad
+
+    monkeypatch.setattr(MLP, "kernels", compiled())
+    net, x = stack((3, 8, 2)), random(S, N, 7, 3)
+    with forward_ad.dual_level(), torch.no_grad(), pytest.raises(RuntimeError, match=r"forward-mode.*--compile off"):
+        net(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+# Other networks
+
+
+def other(form: dict, seeds: Sequence[int] = range(S), dtype: torch.dtype = torch.float32) -> MLP:
+    streams = Streams(list(seeds), "weights")
+    net = MLP.glorot((5, 9, 8, 2), streams, np.full(N, 5), np.full(N, 2), **form)
+    for part in (*net.biases, *net.scales, *net.shifts):
+        part += torch.from_numpy(streams.uniform(*part.shape[1:]))
+    return MLP(net.sizes, net.flat.detach().to(dtype).requires_grad_(), **form)
+
+
+FORM = [{"activation": "tanh"}, {"layer_norm": True}, {"activation": "tanh", "layer_norm": True}]
+
+
+def modules_of(net: MLP) -> list[nn.Sequential]:
+    found = []
+    for s, i in np.ndindex(S, N):
+        parts: list[nn.Module] = []
+        for k, (weight, bias) in enumerate(zip(net.weights, net.biases)):
+            linear = nn.Linear(weight.shape[-1], weight.shape[-2], dtype=net.flat.dtype)
+            linear.weight.data.copy_(weight[s, i])
+            linear.bias.data.copy_(bias[s, i])
+            parts.append(linear)
+            if k < len(net.weights) - 1 and net.layer_norm:
+                norm = nn.LayerNorm(weight.shape[-2], dtype=net.flat.dtype)
+                norm.weight.data.copy_(net.scales[k][s, i])
+                norm.bias.data.copy_(net.shifts[k][s, i])
+                parts.append(norm)
+            parts.append(nn.Tanh() if net.activation == "tanh" else nn.ReLU())
+        found.append(nn.Sequential(*parts[:-1]))
+    return found
+
+
+@pytest.mark.parametrize("form", FORM, ids=str)
+def test_tanh_and_layer_norm_are_those_of_torch_in_value_both_gradients_and_second_derivatives(form, cpu_path):
+    net = other(form, dtype=torch.float64)
+    modules, x = modules_of(net), random(S, N, 7, 5, dtype=torch.float64).requires_grad_()
+    twin = x.detach().requires_grad_()
+    assert_close(net(x), evaluate(modules, twin))
+    (grad,) = torch.autograd.grad(penalty(net, x), net.flat)
+    penalty(lambda x: evaluate(modules, x), x).backward()
+    mine = MLP(net.sizes, grad, **form)
+    for at, module in zip(np.ndindex(S, N), modules):
+        linears = [layer for layer in module if isinstance(layer, nn.Linear)]
+        for k, layer in enumerate(linears):
+            assert_close(mine.weights[k][at], layer.weight.grad)  # pyright: ignore
+            assert_close(mine.biases[k][at], layer.bias.grad)  # pyright: ignore
+        for k, layer in enumerate(layer for layer in module if isinstance(layer, nn.LayerNorm)):
+            assert_close(mine.scales[k][at], layer.weight.grad)  # pyright: ignore
+            assert_close(mine.shifts[k][at], layer.bias.grad)  # pyright: ignore
+
+
+@pytest.mark.parametrize("form", FORM, ids=str)
+def test_another_form_has_the_same_bits_alone_as_beside_others_and_its_actor_agrees(form, cpu_path):
+    together, x = other(form), random(S, N, 7, 5)
+    for row in range(S):
+        alone = other(form, [row])
+        assert torch.equal(alone(x[row : row + 1]), together(x)[row : row + 1])
+    acted = Actor(together)(x[:, :, 0].numpy())
+    assert_close(torch.from_numpy(acted), together(x).detach()[:, :, 0])
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(UsageError, match=r"activation 'gelu': known are relu, tanh"):
+        other({"activation": "gelu"})
+
+
+class Gated(nn.Module):
+    """A network that is no perceptron."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.gate, self.out = nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.out(self.inner(x) * torch.sigmoid(self.gate(x)))
+
+
+def gated(seeds: Sequence[int] = range(S)) -> Module:
+    return Module(Gated, Streams(list(seeds), "weights"), N)
+
+
+def test_a_module_of_ones_own_is_a_stack_of_separate_ones():
+    net, x = gated(), random(S, N, 7, 5)
+    for s, i in np.ndindex(S, N):
+        module, parts = Gated(), net.named(s)
+        for name, part in module.named_parameters():
+            part.data.copy_(torch.from_numpy(parts[name][i]))
+        assert_close(net(x)[s, i], module(x[s, i]))
+    (grad,) = torch.autograd.grad(net(x)[1, 0].sum(), net.flat)
+    touched = grad.abs().sum(-1) > 0
+    assert touched.tolist() == [[s == 1 and i == 0 for i in range(N)] for s in range(S)]
+
+
+def test_a_module_of_ones_own_draws_its_weights_by_seed_and_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    together, alone = gated(), gated([1])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(together.flat[1], alone.flat[0])
+    assert not torch.equal(together.flat[0, 0], together.flat[0, 1])
+    x = random(S, N, 7, 5)
+    assert torch.equal(together(x)[1], alone(x[1:2])[0])
+
+
+def test_a_module_of_ones_own_descends_averages_and_acts():
+    net, x = gated(), random(S, N, 7, 5)
+    adam, target = Adam(net, 0.01), net.copy()
+    start = float(net(x).square().sum())
+    for _ in range(20):
+        adam.descend(net(x).square().sum())
+    assert float(net(x).square().sum()) < 0.5 * start
+    old = target.flat.clone()
+    target.polyak_(net, 0.9)
+    assert_close(target.flat, 0.9 * old + 0.1 * net.flat.detach())
+    acted = Actor(net)(x[:, :, 0].numpy())
+    assert_close(torch.from_numpy(acted), net(x).detach()[:, :, 0])
+
+
+def test_a_module_with_buffers_is_refused():
+    with pytest.raises(UsageError, match="has buffers"):
+        Module(lambda: nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2)), Streams([0], "weights"), N)

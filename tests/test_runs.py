@@ -630,7 +630,7 @@ def test_a_diverged_update_fails_its_seed_and_is_never_saved(start, tmp_path, mo
     monkeypatch.setattr(i2q_ddpg, "update", diverging)
     status, _, err = start(**{**GAME, "start_steps": 1000, "compile": "off"}, num_runs=2)
     assert status == 1
-    words = "q_adam/params is not finite: the update diverged; start anew with smaller step sizes"
+    words = "q.flat is not finite: the update diverged; start anew with smaller step sizes"
     assert re.fullmatch(rf"\[s1\] failed: step 40: {words} .*\n", err)
     assert_finite(folder(tmp_path, 0))
     assert_finite(folder(tmp_path, 1))

@@ -1,0 +1,145 @@
+"""What hangs on an object, found by walking it: all that a checkpoint must hold and that an update may change.
+
+Networks, optimisers, tensors, arrays, numbers and strings are found whatever they are called, also in lists, dicts and
+objects of one's own. Tensors and arrays whose first axis has the length S are split by seed; all else is shared.
+"""
+
+import dataclasses
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import UsageError
+
+PLAIN = (bool, int, float, str, type(None), np.bool_, np.integer, np.floating)
+CONSTANT = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type, torch.device, torch.dtype, np.dtype)
+OPAQUE = (torch.nn.Module, torch.optim.Optimizer, torch.Generator, np.random.Generator, np.random.BitGenerator)
+
+
+class Leaf(NamedTuple):
+    name: str  # as "q_adam.exp_avg" or "critics.1.flat"
+    value: Any  # a Tensor, a numpy array, or a plain value: a number, a string, None, or a list or tuple of these
+    owner: Any  # the object, list, tuple or dict that holds it
+    key: Any  # attribute, index or key there
+
+
+def leaves(root: Any, skip: tuple[Any, ...] = ()) -> Iterator[Leaf]:
+    """Everything that hangs on `root`, but for the objects in `skip`. Raises UsageError, by name, for what is no state.
+
+    An object with a method state() tells with it what of it is state; of others all attributes are. What is frozen,
+    as an algorithm's Config, holds settings and no state.
+    """
+    yield from _walk("", root, vars(root), {id(root), *map(id, skip)})
+
+
+def _walk(prefix: str, owner: Any, items: Mapping[Any, Any], seen: set[int]) -> Iterator[Leaf]:
+    for key, value in list(items.items()):
+        name = f"{prefix}{key}"
+        if _is_plain(value):
+            yield Leaf(name, value, owner, key)
+            continue
+        if id(value) in seen or isinstance(value, CONSTANT) or _is_frozen(value):
+            continue
+        seen.add(id(value))
+        inside = _inside(value)
+        if isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf"):
+            yield Leaf(name, value, owner, key)
+        elif inside is not None:
+            yield from _walk(f"{name}.", value, inside, seen)
+        else:
+            kind = type(value)
+            raise UsageError(
+                f"agents.{name}: a {kind.__module__}.{kind.__qualname__} cannot be saved in a checkpoint. Agents may "
+                "hold tensors, arrays, numbers, the networks and Adam of common.nets, and lists, dicts and objects of "
+                "these; common.nets.Module takes a torch.nn.Module, common.seeding.Streams gives noise that resumes"
+            )
+
+
+def _is_plain(value: Any) -> bool:
+    return all(map(_is_plain, value)) if type(value) in (tuple, list) else isinstance(value, PLAIN)
+
+
+def _is_frozen(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen  # pyright: ignore
+
+
+def _inside(value: Any) -> Mapping[Any, Any] | None:
+    """The parts of a container or an object; None where they are not all of it."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, (list, tuple)):
+        return dict(enumerate(value))
+    home = type(value).__module__.partition(".")[0]
+    if isinstance(value, OPAQUE) or home in ("torch", "numpy", "builtins") or not hasattr(value, "__dict__"):
+        return None
+    return value.state() if hasattr(value, "state") else vars(value)
+
+
+def tensors(root: Any, skip: tuple[Any, ...] = ()) -> dict[str, Tensor]:
+    """Every tensor that hangs on `root`, itself and not a copy; of a numpy array, one on the same memory."""
+    found = {}
+    for name, value, _, _ in leaves(root, skip):
+        if isinstance(value, Tensor):
+            found[name] = value
+        elif isinstance(value, np.ndarray):
+            found[name] = torch.from_numpy(value)
+    return found
+
+
+def save(root: Any, row: int, seeds: int, skip: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """One seed's part of what hangs on `root`: name -> tensor, array or plain value. Raises UsageError as `leaves`."""
+    state = {}
+    for name, value, _, _ in leaves(root, skip):
+        if "/" in name:
+            raise UsageError(f"agents.{name}: a name with a / cannot be saved in a checkpoint")
+        if isinstance(value, Tensor):
+            try:
+                value.detach().flatten()[:0].cpu().numpy()
+            except (TypeError, RuntimeError) as error:
+                raise UsageError(f"agents.{name}: {value.dtype} cannot be saved in a checkpoint ({error})") from None
+        state[name] = value[row] if _by_seed(value, seeds) else value
+    return state
+
+
+def load(root: Any, row: int, seeds: int, state: Mapping[str, Any], skip: tuple[Any, ...] = ()) -> None:
+    """Put back what `save` gave, tensors and arrays in place. Raises UsageError where names or shapes differ."""
+    found = list(leaves(root, skip))
+    if differ := sorted({leaf.name for leaf in found} ^ set(state)):
+        where = "the checkpoint has no" if differ[0] not in state else "the program has no"
+        raise UsageError(
+            f"{where} agents.{differ[0]}: it was written by another version of the algorithm; give another --exp_name"
+        )
+    with torch.no_grad():
+        for name, value, owner, key in found:
+            new = state[name]
+            if isinstance(value, (Tensor, np.ndarray)):
+                place = value.detach() if isinstance(value, Tensor) else value
+                place = place[row] if _by_seed(value, seeds) else place
+                if tuple(place.shape) != tuple(new.shape):
+                    raise UsageError(
+                        f"the checkpoint's agents.{name} has the shape {tuple(new.shape)}, not {tuple(place.shape)}; "
+                        "what differs by seed has a leading axis of seeds"
+                    )
+                if isinstance(place, Tensor):
+                    place.copy_(torch.as_tensor(new))
+                else:
+                    place[...] = np.asarray(new)
+            elif isinstance(owner, (dict, list)):
+                owner[key] = _like(value, new)
+            elif getattr(owner, key) != _like(value, new):
+                setattr(owner, key, _like(value, new))
+
+
+def _by_seed(value: Any, seeds: int) -> bool:
+    return isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0 and value.shape[0] == seeds
+
+
+def _like(old: Any, new: Any) -> Any:
+    """JSON knows no tuple."""
+    if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)) and len(old) == len(new):
+        return type(old)(_like(a, b) for a, b in zip(old, new))
+    return new

@@ -1,0 +1,398 @@
+"""Recorded updates, as a CPU replays them and with a stand-in for a GPU's; a replay that is sent to late."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from checks import compiled
+from test_replay import filled
+from toys import Toy, make_agents, make_batch, parameters, same_bits
+
+import d3g
+import i2q_ddpg
+import i2q_expectile
+import iddpg
+import mbpo_baseline
+from common.fast.record import Plain, Recorded, Unrecordable, operations
+from common.replay import Batch
+from common.seeding import Streams
+
+ALGORITHMS = [
+    (i2q_ddpg, {"rule": "1"}),
+    (i2q_ddpg, {"rule": "2", "forward": "bounded", "lam": 1.0}),
+    (i2q_ddpg, {"rule": "released"}),
+    (iddpg, {}),
+    (iddpg, {"negative_td": 0.5}),
+    (mbpo_baseline, {}),
+    (i2q_expectile, {}),
+    (i2q_expectile, {"form": "released"}),
+    (d3g, {}),
+]
+NAMES = [" ".join([module.__name__, *map(str, flags.values())]) for module, flags in ALGORITHMS]
+
+
+def q_loss(agents, batch, cfg):
+    """Independent DDPG's, for updates made up of it: (S, N, B)."""
+    with torch.no_grad():
+        y = iddpg.td_target(agents, batch, batch.next_obs, cfg.gamma)
+    return iddpg.q_loss(iddpg.value(agents.q, batch.obs, batch.act), y, 1.0)
+
+
+def record_by_hand(step):
+    """As a graph: the result keeps its place, and is there only once it has been replayed."""
+    for _ in range(3):
+        step()
+    out = {name: torch.full_like(value, torch.nan) for name, value in step().items()}
+
+    def replay():
+        for name, value in step().items():
+            out[name].copy_(value)
+
+    return replay, out
+
+
+def wide_rows(batch: Batch) -> Batch:
+    """The same batch as a replay draws it: parts of one tensor's rows."""
+    widths = [batch.obs.shape[-1], batch.act.shape[-1], batch.next_obs.shape[-1], 1, 1]
+    rows = torch.cat([*batch[:3], batch.rew[..., None], batch.terminated[..., None]], -1)
+    obs, act, next_obs, rew, terminated = rows.split(widths, -1)
+    return Batch(obs, act, next_obs, rew.squeeze(-1), terminated.squeeze(-1))
+
+
+class Bench:
+    """Two equal sets of agents: one is updated as written, the other by a record; what was said of it."""
+
+    def __init__(self, module, update=None, kernels=None, make=None, required=False, **flags):
+        self.env, self.said = Toy([1, 2]), []
+        self.update = update or module.update
+        self.plain, self.cfg = make_agents(module, self.env, **flags)
+        self.recorded, _ = make_agents(module, self.env, **flags)
+        for agents in (self.plain, self.recorded):
+            agents.use(kernels)
+        make = make or functools.partial(operations, kernels)
+        self.fast = Recorded(self.update, make, self.said.append, required)
+
+    def turn(self, seed, *more):
+        """One update of each; whether they end the same in every bit of every tensor and diagnostic."""
+        batch = wide_rows(make_batch(self.env, seed=seed))
+        expected = self.update(self.plain, batch, self.cfg, *more)
+        actual = self.fast(self.recorded, batch, self.cfg, *more)
+        return all(torch.equal(expected[name], actual[name]) for name in expected | actual) and self.same()
+
+    def same(self):
+        pairs = zip(self.plain.tensors().items(), self.recorded.tensors().items(), strict=True)
+        return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+@pytest.mark.parametrize("by_hand", [True, False], ids=["by hand", "operations"])
+@pytest.mark.parametrize("form", ["eager", "compiled"])
+@pytest.mark.parametrize("module, flags", ALGORITHMS, ids=NAMES)
+def test_a_recorded_update_trains_as_the_update_does_from_its_first_batch_on(module, flags, form, by_hand):
+    bench = Bench(
+        module, kernels=compiled() if form == "compiled" else None, make=record_by_hand if by_hand else None, **flags
+    )
+    for turn in range(12):
+        more = [turn % 2 == 1] if module is d3g else []
+        assert bench.turn(turn, *more)
+    assert bench.said == [] and bench.fast.plain is None
+    assert int(bench.recorded.f_adam.step if module in (i2q_ddpg, d3g) else bench.recorded.q_adam.step) == 12
+
+
+def test_records_share_no_memory_with_each_other_or_with_what_comes_between():
+    benches = [Bench(i2q_ddpg, kernels=compiled()) for _ in range(2)]
+    for turn in range(8):
+        for k, bench in enumerate(benches):
+            assert bench.turn(10 * turn + k)
+            between = [torch.full((n,), torch.nan) for n in (1, 2, 8, 16, 24, 36, 96, 144, 192, 480) for _ in range(9)]
+            del between
+    assert not same_bits(*(parameters(bench.plain, 0) for bench in benches))["q"]
+
+
+def test_what_is_recorded_runs_without_the_updates_python_but_for_the_calls_that_are_tested():
+    entered = []
+
+    def update(agents, batch, cfg):
+        entered.append(len(turns))
+        return iddpg.update(agents, batch, cfg)
+
+    turns: list[int] = []
+    bench = Bench(iddpg, update, compiled())
+    for turn in range(12):
+        turns.append(turn)
+        bench.fast(bench.recorded, make_batch(bench.env, seed=turn), bench.cfg)
+    assert entered == [1, 1, 2, 3, 10]
+
+
+def test_what_an_update_makes_anew_and_then_changes_is_made_anew_in_each_replay():
+    total = torch.zeros(3)
+
+    def step():
+        ones = torch.ones_like(total)  # has no form that writes to given memory
+        ones += 1
+        part = total.new_zeros(3)
+        part[1:] += ones[1:]
+        total.add_(part)
+        return {"total": total * 1.0, "view": part.view(3, 1)[1:]}
+
+    replay, out = operations(None, step)
+    for turn in range(2, 5):
+        replay()
+        assert total.tolist() == out["total"].tolist() == [0, 2 * turn, 2 * turn]
+        assert out["view"].tolist() == [[2], [2]]
+
+
+@pytest.mark.parametrize(
+    "odd, reason",
+    [
+        (lambda loss: float(loss.sum()) * loss, "reads a number out of a tensor"),
+        (lambda loss: loss[loss > 0].sum() * torch.ones_like(loss), "shape of a result depends on values"),
+    ],
+    ids=["item", "mask"],
+)
+def test_an_update_that_cannot_be_recorded_runs_as_written_and_says_why_in_one_line(odd, reason):
+    def update(agents, batch, cfg):
+        out = iddpg.update(agents, batch, cfg)
+        return {**out, "odd": odd(out["LossQ"].detach())}
+
+    library = compiled()
+    spare = library.spare
+    bench = Bench(iddpg, update, library)
+    assert all(bench.turn(turn) for turn in range(5))
+    (line,) = bench.said
+    assert reason in line and "as written" in line and "\n" not in line
+    assert library.spare is spare and library.record is None
+
+
+def test_with_record_on_an_update_that_cannot_be_recorded_is_refused():
+    def update(agents, batch, cfg):
+        out = iddpg.update(agents, batch, cfg)
+        return {**out, "odd": float(out["LossQ"].sum()) * out["LossQ"]}
+
+    with pytest.raises(RuntimeError, match=r"--record on.*reads a number"):
+        Bench(iddpg, update, compiled(), required=True).turn(0)
+
+
+# A record is a guess that is tested
+
+
+def test_a_counter_in_the_update_makes_it_run_as_written():
+    """TD3 as one writes it first: the policy moves at every second update."""
+
+    def update(agents, batch, cfg):
+        agents.count += 1
+        loss_q = q_loss(agents, batch, cfg).mean(-1)
+        agents.q_adam.descend(loss_q.sum())
+        if agents.count % 2 == 0:
+            agents.pi_adam.descend(-iddpg.value(agents.q.frozen, batch.obs, agents.pi(batch.obs)).mean(-1).sum())
+        return {"LossQ": loss_q}
+
+    bench = Bench(iddpg, update, compiled())
+    bench.plain.count = bench.recorded.count = 0
+    start = parameters(bench.recorded, 0)["pi_net"]
+    for turn in range(6):
+        assert bench.turn(turn)
+    (line,) = bench.said
+    assert "agents.count" in line and "argument" in line
+    assert bench.recorded.count == 6 and int(bench.recorded.pi_adam.step) == 3
+    assert (parameters(bench.recorded, 0)["pi_net"] != start).any()
+
+
+def test_d3g_as_it_was_written_before_counts_on():
+    counts = {"n": 0}
+
+    def update(agents, batch, cfg):
+        agents.n_updates += 1
+        return d3g.update(agents, batch, cfg, agents.n_updates % cfg.tau_every == 0)
+
+    bench = Bench(d3g, update, compiled())
+    bench.plain.n_updates = bench.recorded.n_updates = counts["n"]
+    assert all(bench.turn(turn) for turn in range(6))
+    assert "agents.n_updates" in bench.said[0]
+
+
+def test_each_value_of_an_argument_has_its_own_record():
+    bench = Bench(d3g, kernels=compiled())
+    for turn in range(30):
+        assert bench.turn(turn, turn % 3 == 0)
+    assert len(bench.fast.records) == 2 and bench.said == []
+
+
+def test_a_step_size_that_was_changed_between_updates_takes_effect_and_is_said():
+    bench = Bench(iddpg, kernels=compiled())
+    for turn in range(8):
+        if turn == 5:
+            bench.plain.q_adam.lr = bench.recorded.q_adam.lr = 0.05
+        assert bench.turn(turn)
+    (line,) = bench.said
+    assert "agents.q_adam.lr" in line and "anew" in line
+
+
+def test_a_step_size_that_always_changes_ends_the_recording():
+    bench = Bench(iddpg, kernels=compiled())
+    for turn in range(12):
+        for agents in (bench.plain, bench.recorded):
+            agents.q_adam.lr *= 0.9
+        assert bench.turn(turn)
+    assert "changes again and again" in bench.said[-1] and len(bench.said) < 6
+    assert bench.fast.plain is not None
+
+
+@pytest.mark.parametrize("what", ["flag", "config", "network", "list", "array", "global", "closure"])
+def test_whatever_python_value_changes_between_updates_takes_effect(what):
+    scale = 1.0
+
+    def update(agents, batch, cfg):
+        weight = agents.sign * agents.parts[0] * float(agents.table[0]) * cfg.gamma * FACTOR * scale
+        loss = (q_loss(agents, batch, cfg) * weight).mean(-1)
+        agents.q_adam.descend(loss.sum())
+        return {"LossQ": loss}
+
+    bench = Bench(iddpg, update, compiled())
+    for agents in (bench.plain, bench.recorded):
+        agents.sign, agents.parts, agents.table = 1.0, [1.0, 2.0], np.ones(2)
+    for turn in range(4, 12):
+        if turn == 9:
+            for agents in (bench.plain, bench.recorded):
+                if what == "flag":
+                    agents.sign = 2.0
+                elif what == "list":
+                    agents.parts[0] = 2.0
+                elif what == "array":
+                    agents.table[0] = 2.0
+                elif what == "network":
+                    agents.q_targ = agents.q_targ.like(agents.q_targ.flat * 2)
+            if what == "config":
+                object.__setattr__(bench.cfg, "gamma", 0.5)
+            elif what == "closure":
+                scale = 2.0
+            elif what == "global":
+                globals()["FACTOR"] = 2.0
+        assert bench.turn(turn)
+    globals()["FACTOR"] = 1.0
+    assert len(bench.said) == 1 and "has changed" in bench.said[0]
+
+
+FACTOR = 1.0
+
+
+def test_a_replay_that_gives_something_else_is_found_out_and_the_agents_are_as_the_update_leaves_them():
+    constants = []
+
+    def update(agents, batch, cfg):
+        constants.append(batch.rew.mean().numpy().copy())  # goes round PyTorch: a record would keep the first one
+        loss = (q_loss(agents, batch, cfg) * torch.from_numpy(constants[-1])).mean(-1)
+        agents.q_adam.descend(loss.sum())
+        return {"LossQ": loss}
+
+    bench = Bench(iddpg, update, compiled())
+    assert all(bench.turn(turn) for turn in range(6))
+    (line,) = bench.said
+    assert "replay gives another" in line
+
+
+def test_what_a_record_gets_wrong_later_is_found_at_the_tenth_update():
+    late = {"wrong": False}
+
+    def make(step):
+        replay, out = operations(None, step)
+
+        def sometimes():
+            replay()
+            if late["wrong"]:
+                bench.recorded.q.flat.detach()[0, 0, 0] += 1e-6
+
+        return sometimes, out
+
+    bench = Bench(iddpg, make=make)
+    for turn in range(8):
+        assert bench.turn(turn)
+    late["wrong"] = True
+    bench.turn(8)
+    assert not bench.same()
+    bench.turn(9)
+    assert "update 10" in bench.said[0] and "replay gives another q.flat" in bench.said[0]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: torch.randn(1),
+        lambda: np.random.normal(),  # noqa: NPY002
+        lambda: __import__("random").random(),
+    ],
+)
+def test_an_update_may_not_draw_from_a_global_generator(draw, recorded):
+    def update(agents, batch, cfg):
+        draw()
+        return iddpg.update(agents, batch, cfg)
+
+    env = Toy([1])
+    agents, cfg = make_agents(iddpg, env)
+    fast = Recorded(update, functools.partial(operations, compiled()), print) if recorded else Plain(update)
+    with pytest.raises(RuntimeError, match=r"global generator.*Streams"):
+        fast(agents, make_batch(env), cfg)
+
+
+def test_noise_by_seed_is_an_argument():
+    def update(agents, batch, cfg, noise):
+        loss = (q_loss(agents, batch, cfg) * (1 + noise)).mean(-1)
+        agents.q_adam.descend(loss.sum())
+        return {"LossQ": loss}
+
+    bench, streams = Bench(iddpg, update, compiled()), Streams([1, 2], "update")
+    for turn in range(12):
+        assert bench.turn(turn, torch.from_numpy(streams.normal(3, 6)))
+    assert bench.said == []
+
+
+def test_arguments_are_tensors_or_plain_values():
+    bench = Bench(d3g, kernels=compiled())
+    with pytest.raises(TypeError, match="unhashable"):
+        bench.turn(0, [True])
+
+
+def test_a_record_that_may_round_otherwise_is_held_to_a_tolerance():
+    def make(step):
+        replay, out = operations(None, step)
+
+        def rounded():
+            replay()
+            bench.recorded.q.flat.detach().mul_(1 + error)
+
+        return rounded, out
+
+    for error, said in ((1e-6, 0), (1e-2, 1)):  # noqa: B007
+        bench = Bench(iddpg, make=make)
+        bench.fast.exact = False
+        bench.turn(0)
+        assert len(bench.said) == said
+
+
+def test_unrecordable_is_no_error_of_the_users():
+    assert not issubclass(Unrecordable, ValueError)
+
+
+@pytest.mark.parametrize("steps", [7, 50, 51, 120])
+def test_a_replay_that_is_sent_to_late_holds_and_draws_the_same(steps):
+    at_once, late = filled(0), filled(0)
+    late.sends_late = True
+    rng = np.random.default_rng(0)
+    for t in range(steps):
+        obs = rng.normal(size=(2, 3, 2)).astype(np.float32)
+        for replay in (at_once, late):
+            replay.store(obs, obs[..., :1], -obs, obs[:, 0, 0], np.zeros(2, bool))
+        if t % 30 == 29 or t == steps - 1:
+            for (a,), (b,) in [(at_once.sample(9, 1), late.sample(9, 1))]:
+                assert all(map(torch.equal, a, b))
+    start = max(0, steps - 50)
+    assert np.array_equal(at_once.read(1, start, steps), late.read(1, start, steps))
+
+
+def test_a_checkpoint_holds_the_rows_that_wait():
+    replay = filled(0)
+    replay.sends_late = True
+    obs = np.ones((2, 3, 2), np.float32)
+    replay.store(obs, obs[..., :1], obs, np.ones(2), np.zeros(2, bool))
+    assert (replay.read(0, 0, 1) == [1, 1, 1, 1, 1, 1, 0]).all()
