@@ -2,7 +2,14 @@
 
 Agent i sees its own o_i (written s), acts a_i and shares the team's reward r. From its own transitions it learns the
 value Q(s, s') of moving to a successor (twin critics), a goal model tau whose s + tau(s) is the successor it wants, an
-inverse model I(s, s') -> a, and a forward model f(s, a) that keeps goals reachable. It acts I(s, s + tau(s)).
+inverse model I(s, s') -> a, and a forward model f(s, a) that keeps goals reachable. A prime marks a target network.
+
+    m, c  m = s + tau(s) is the goal, c = s + f(s, I(s, m)) what the models say is reached for it
+    Q1,2  descend   (Qk(s, s') - r - gamma (1 - d) min(Q1', Q2')(s', c'))^2,  c' reached from s' for s' + tau'(s')
+    I     descends  mean_dims (I(s, s') - a)^2
+    f     descends  mean_dims (f(s, a) - s')^2
+    tau   descends  mean_dims (c - m)^2 - Q1(s, c), in every tau_every-th update; then targets move too
+    acts  I(s, s + tau(s))
 
 Paper: Edwards et al. 2020, "Estimating Q(s,s') with Deep Deterministic Dynamics Gradients", ICML; the losses, their
 order and the delay are those of its released code. As a decentralised baseline: Jiang & Lu 2022 (I2Q), who give two
@@ -15,8 +22,8 @@ Departures:
   update_every steps, not one a step; the share of updates a step is the schedule's.
 - Weights start as the other learners' do (uniform Glorot, zero biases), not as PyTorch's layers do.
 - Twin critics are two networks with an Adam each, which is the same as one Adam over both.
-- Agents draw their batches apart, each from its own replay.
-- Test episodes start from their own seeds and leave training untouched.
+- Each agent draws its own batch (--batches) from its own replay.
+- Tests run on seeds of their own and leave training untouched.
 
 mpirun -np 5 python d3g.py --env 2x3HalfCheetah trains five seeds side by side. Ranks are independent runs: unlike
 Spinning Up's MPI, which averages the gradients of one run, nothing is shared between them.
@@ -32,9 +39,10 @@ from torch import Tensor
 import envs
 from common.agents import Actor, Stacks
 from common.evaluate import evaluate
-from common.nets import MLP, Adam
+from common.flags import Count, Natural, NonNegative, Unit
+from common.nets import Adam, Net
 from common.replay import Batch, Replay
-from common.runs import Run, RunConfig, main, within
+from common.runs import Run, RunConfig, main
 from common.seeding import Streams
 
 AUTHORS = {"pi_lr": 3e-4, "q_lr": 3e-4, "batch_size": 256}  # of D3G's released code
@@ -42,31 +50,26 @@ AUTHORS = {"pi_lr": 3e-4, "q_lr": 3e-4, "batch_size": 256}  # of D3G's released 
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    hid: int = 256  # units of a hidden layer
-    l: int = 2  # hidden layers of every network
-    gamma: float = 0.99  # discount of a step
-    polyak: float = 0.995  # what a target network keeps of itself in an update
-    pi_lr: float = 1e-3  # Adam's step size for tau
-    q_lr: float = 1e-3  # Adam's step size for critics, inverse and forward model
-    batch_size: int = 100  # transitions per update, per seed and agent
+    hid: Count = 256  # units of a hidden layer
+    l: Count = 2  # hidden layers of every network
+    gamma: Unit = 0.99  # discount of a step
+    polyak: Unit = 0.995  # what a target network keeps of itself in an update
+    pi_lr: NonNegative = 1e-3  # Adam's step size for tau
+    q_lr: NonNegative = 1e-3  # Adam's step size for critics, inverse and forward model
+    batch_size: Count = 100  # transitions per update, per seed and agent
     batches: Literal["shared", "apart"] = "apart"  # one draw of replay indices per seed, or one per agent
-    replay_size: int = 500_000  # transitions that an agent remembers
-    start_steps: int = 10_000  # environment steps with uniform actions, per seed
-    uniform_every: int = 0  # episodes: every so many-th acts uniformly for the whole run; 0: none does
-    update_after: int = 1_000  # environment steps before the first update
-    update_every: int = 50  # environment steps between blocks of updates
-    updates: int = 50  # updates in a block
-    act_noise: float = 0.1  # std of exploration noise, in units of the action range [-1, 1]
-    tau_every: int = 2  # updates for each step of tau and of the target networks
+    replay_size: Count = 500_000  # transitions that an agent remembers
+    start_steps: Natural = 10_000  # environment steps with uniform actions, per seed
+    uniform_every: Natural = 0  # episodes: every so many-th acts uniformly for the whole run; 0: none does
+    update_after: Natural = 1_000  # environment steps before the first update
+    update_every: Count = 50  # environment steps between blocks of updates
+    updates: Count = 50  # updates in a block
+    act_noise: NonNegative = 0.1  # std of exploration noise, in units of the action range [-1, 1]
+    tau_every: Count = 2  # updates for each step of tau and of the target networks
     authors_settings: bool = False  # Adam 3e-4 and batches of 256, as in D3G's released code
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        more = (0, float("inf"))
-        within(self, gamma=(0, 1), polyak=(0, 1), act_noise=more, pi_lr=more, q_lr=more)
-        within(self, start_steps=more, uniform_every=more, update_after=more)
-        one = (1, float("inf"))
-        within(self, hid=one, l=one, batch_size=one, replay_size=one, update_every=one, updates=one, tau_every=one)
         for name, value in AUTHORS.items() if self.authors_settings else ():
             if getattr(self, name) not in (value, getattr(Config, name)):
                 raise ValueError(
@@ -82,49 +85,45 @@ class Agents(Stacks):
         super().__init__(env, seeds, [cfg.hid] * cfg.l, cfg.device)
         obs, act = env.obs_mask, env.act_mask
         self.tau = self.net([obs], obs)
-        self.inverse_net = self.net([obs, obs], act)
+        self.inverse = self.net([obs, obs], act, squash=True)
         self.f_net = self.net([obs, act], obs)
         self.q1 = self.net([obs, obs], 1)
         self.q2 = self.net([obs, obs], 1)
         self.tau_targ, self.q1_targ, self.q2_targ = self.tau.copy(), self.q1.copy(), self.q2.copy()
         self.tau_adam, self.q1_adam = Adam(self.tau, cfg.pi_lr), Adam(self.q1, cfg.q_lr)
         self.q2_adam, self.f_adam = Adam(self.q2, cfg.q_lr), Adam(self.f_net, cfg.q_lr)
-        self.inverse_adam = Adam(self.inverse_net, cfg.q_lr)
+        self.inverse_adam = Adam(self.inverse, cfg.q_lr)
 
     def pi(self, obs: Tensor) -> Tensor:
         """I(s, s + tau(s)) in [-1, 1], zero in padded dims: (S, N, B, A)."""
         return self.inverse(obs, self.goal(obs, self.tau))
 
-    def goal(self, obs: Tensor, tau: MLP) -> Tensor:
+    def goal(self, obs: Tensor, tau: Net) -> Tensor:
         """m = s + tau(s), the successor wanted: (S, N, B, O), zero in padded dims."""
         return obs + tau(obs) * self.obs_mask
 
-    def inverse(self, obs: Tensor, next_obs: Tensor, net: MLP | None = None) -> Tensor:
-        """I(s, s') = tanh(net(s, s')), the action that leads there: (S, N, B, A), zero in padded dims."""
-        return torch.tanh((net or self.inverse_net)(torch.cat([obs, next_obs], -1))) * self.act_mask
-
-    def f(self, obs: Tensor, act: Tensor, net: MLP | None = None) -> Tensor:
+    def f(self, obs: Tensor, act: Tensor, net: Net | None = None) -> Tensor:
         """s + net(s, a), the successor expected of (s, a): (S, N, B, O), zero in padded dims."""
-        return obs + (net or self.f_net)(torch.cat([obs, act], -1)) * self.obs_mask
+        return obs + (net or self.f_net)(obs, act) * self.obs_mask
 
     def policy(self, row: int) -> dict[str, np.ndarray]:
         """The weights and biases of tau and of the inverse model by layer, for policy.safetensors."""
         named = {f"tau.{name}": part.copy() for name, part in self.tau.named(row).items()}
-        named |= {f"inverse.{name}": part for name, part in self.inverse_net.named(row).items()}
+        named |= {f"inverse.{name}": part for name, part in self.inverse.named(row).items()}
         real = self.obs_mask[:, 0].cpu().numpy()  # (N, O): a reader of the file needs no mask of observations
         named[f"tau.{len(self.tau.weights) - 1}.weight"] *= real[..., None]
         named[f"tau.{len(self.tau.weights) - 1}.bias"] *= real
         return named
 
 
-def value(q: MLP, obs: Tensor, act: Tensor) -> Tensor:
-    """Q(o, a): (S, N, B)."""
-    return q(torch.cat([obs, act], -1)).squeeze(-1)
+def value(net: Net, *inputs: Tensor) -> Tensor:
+    """Q(o, a) or Qss(s, s'): (S, N, B)."""
+    return net(*inputs).squeeze(-1)
 
 
 def reached(agents: Agents, obs: Tensor, goal: Tensor) -> Tensor:
     """c = s + f(s, I(s, m)), where the action for goal m leads by the forward model: (S, N, B, O)."""
-    act = agents.inverse(obs, goal, agents.inverse_net.frozen)
+    act = agents.inverse.frozen(obs, goal)
     return agents.f(obs, act, agents.f_net.frozen)
 
 
@@ -198,14 +197,10 @@ def explore(
 
 def train(cfg: Config, run: Run) -> None:
     """Train the seeds of `run` from where its checkpoint stands."""
-    env = envs.make(cfg.env, run.seeds, obs=cfg.obs, max_ep_len=cfg.max_ep_len, legacy_actuators=cfg.legacy_actuators)
-    test_seeds = [seed for seed in run.seeds for _ in range(cfg.num_test_episodes)]
-    test_env = envs.make(
-        cfg.env, test_seeds, obs=cfg.obs, max_ep_len=cfg.test_ep_len, legacy_actuators=cfg.legacy_actuators
-    )
+    env, test_env = envs.training_and_test(cfg, run.seeds)
     run.say(env.table())
     agents = Agents(env, cfg, run.seeds)
-    tau, inverse = Actor(agents.tau), Actor(agents.inverse_net)
+    tau, inverse = Actor(agents.tau), Actor(agents.inverse)
     replay = Replay(run.seeds, env.n_agents, env.n_obs, env.n_act, cfg.replay_size, cfg.device)
     noise = Streams(run.seeds, "exploration")
     fast_update = run.record(update)
@@ -216,12 +211,9 @@ def train(cfg: Config, run: Run) -> None:
     for step in run.steps():
         obs = env.obs
         goal = obs + tau(obs) * env.obs_mask
-        pi = np.tanh(inverse(np.concatenate([obs, goal], -1)))
-        act = explore(cfg, pi, env.act_mask, step, run.log.episode, noise)
+        act = explore(cfg, inverse(obs, goal), env.act_mask, step, env.episode, noise)
         next_obs, rew, terminated, truncated = env.step(act)
-        run.check(step, action=act, observation=next_obs, reward=rew)
-        replay.store(obs, act, next_obs, rew, terminated)
-        run.log.step(rew, terminated | truncated)
+        run.store(replay, step, obs, act, next_obs, rew, terminated, truncated)
         env.reset(terminated | truncated)
         if step >= cfg.update_after and step % cfg.update_every == 0:
             for batch in replay.sample(cfg.batch_size, cfg.updates, cfg.batches == "shared"):

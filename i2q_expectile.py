@@ -1,26 +1,33 @@
 """I2Q without a forward model: the value of the best known successor is an expectile, and no successor is proposed.
 
-Agent i sees its own o_i (written s), acts a_i and shares the team's reward r. It learns the value Qss(s, s') of moving
-to a successor and the upper expectile V(s) of that value over the successors in its replay, which stands in for the
-maximum over all successors that the team can reach. Two published forms, named apart (--form):
+Agent i sees its own o_i (written s), acts a_i and shares the team's reward r. V(s) is the upper expectile of the values
+Qss(s, s') over the successors in the replay; it stands in for the maximum over all successors that the team can reach.
+A prime marks a target network; V has none. Two published forms (--form):
 
-b7        the paper's appendix B.7: Qss -> r + gamma V(s'); V is an expectile of Qss; Q -> max(Q', Qss'(s, s')).
-released  the authors' full-observation code: V is an expectile of Qss'; Q is DDPG's own; a second critic Q2 regresses
-          to the better of r + gamma V(s') and its own DDPG target; the policy climbs (Q + Q2) / 2.
+    both      V     descends  |tau - 1(u < 0)| u^2,  u = Qss'(s, s') - V(s)
+              Qss   descends  (Qss(s, s') - r - gamma (1 - d) V(s'))^2
+    b7        Q     descends  (Q(s, a) - y)^2,   y = max(Q'(s, a), Qss'(s, s'))
+              pi    ascends   Q(s, pi(s))
+    released  Q     descends  (Q(s, a) - y)^2,   y = r + gamma (1 - d) Q'(s', pi'(s'))
+              Q2    descends  (Q2(s, a) - y)^2,  y = r + gamma (1 - d) max(V(s'), Q2'(s', pi'(s')))
+              pi    ascends   (Q(s, pi(s)) + Q2(s, pi(s))) / 2
 
-In b7 nothing ever lowers Q, its initial values included: it learns where values are positive, as in the differential
-games, and stays what it was at the start where they are negative, as at the start of Multi-Agent MuJoCo.
+b7 is the paper's appendix B.7, released the authors' full-observation code. In b7 nothing ever lowers Q, its initial
+values included: it learns where values are positive, as in the differential games, and stays where it began where they
+are negative, as at the start of Multi-Agent MuJoCo.
 
-Paper: Jiang & Lu 2022, "I2Q: A Fully Decentralized Q-Learning Algorithm", NeurIPS. Its sections 1-5 were not at hand,
-its appendix was. The expectile as a soft maximum is that of Kostrikov et al. 2022, "Offline Reinforcement Learning with
+Paper: Jiang & Lu 2022, "I2Q: A Fully Decentralized Q-Learning Algorithm", NeurIPS. We had its appendix and the released
+code only. The expectile as a soft maximum is that of Kostrikov et al. 2022, "Offline Reinforcement Learning with
 Implicit Q-Learning".
 
 Departures:
+- B.7 does not say which Qss the expectile is of. Here it is the target Qss', as in the released code: with the online
+  one V and Qss bootstrap each other without a target between them, and both diverge.
 - B.7 does not spell terminal states out: V(s') counts as zero there, as in the released code.
-- The released code runs an update's five steps in no set order; here they run Qss, V, Q, Q2, policy.
-- tau_expectile .6 is the middle of the three that the released code was run with (.55, .6, .65); B.7's is not known.
-- Agents draw their batches apart, each from its own replay.
-- Test episodes start from their own seeds and leave training untouched.
+- An update steps Qss, V, Q, Q2 and pi in turn; the released code runs them in no set order.
+- tau_expectile 0.6 is the middle of the three that the released code was run with (0.55, 0.6, 0.65); B.7's is unknown.
+- Each agent draws its own batch (--batches); the released code draws one set of indices for all.
+- Tests run on seeds of their own and leave training untouched.
 
 mpirun -np 5 python i2q_expectile.py --env 2x3HalfCheetah trains five seeds side by side. Ranks are independent runs:
 unlike Spinning Up's MPI, which averages the gradients of one run, nothing is shared between them.
@@ -36,9 +43,10 @@ from torch import Tensor
 import envs
 from common.agents import Actor, Stacks
 from common.evaluate import evaluate
-from common.nets import MLP, Adam
+from common.flags import Count, Natural, NonNegative, Unit
+from common.nets import Adam, Net
 from common.replay import Batch, Replay
-from common.runs import Run, RunConfig, main, within
+from common.runs import Run, RunConfig, main
 from common.seeding import Streams
 
 # by family of tasks: on MuJoCo what the authors ran there; b7 where no reward is negative
@@ -51,31 +59,23 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    hid: int = 256  # units of a hidden layer
-    l: int = 2  # hidden layers of every network
-    gamma: float = 0.99  # discount of a step
-    polyak: float = 0.995  # what a target network keeps of itself in an update
-    pi_lr: float = 1e-3  # Adam's step size for the policy
-    q_lr: float = 1e-3  # Adam's step size for values
-    batch_size: int = 100  # transitions per update, per seed and agent
+    hid: Count = 256  # units of a hidden layer
+    l: Count = 2  # hidden layers of every network
+    gamma: Unit = 0.99  # discount of a step
+    polyak: Unit = 0.995  # what a target network keeps of itself in an update
+    pi_lr: NonNegative = 1e-3  # Adam's step size for the policy
+    q_lr: NonNegative = 1e-3  # Adam's step size for values
+    batch_size: Count = 100  # transitions per update, per seed and agent
     batches: Literal["shared", "apart"] = "apart"  # one draw of replay indices per seed, or one per agent
-    replay_size: int = 500_000  # transitions that an agent remembers
-    start_steps: int = 10_000  # environment steps with uniform actions, per seed
-    uniform_every: int = 0  # episodes: every so many-th acts uniformly for the whole run; 0: none does
-    update_after: int = 1_000  # environment steps before the first update
-    update_every: int = 50  # environment steps between blocks of updates
-    updates: int = 50  # updates in a block
-    act_noise: float = 0.1  # std of exploration noise, in units of the action range [-1, 1]
+    replay_size: Count = 500_000  # transitions that an agent remembers
+    start_steps: Natural = 10_000  # environment steps with uniform actions, per seed
+    uniform_every: Natural = 0  # episodes: every so many-th acts uniformly for the whole run; 0: none does
+    update_after: Natural = 1_000  # environment steps before the first update
+    update_every: Count = 50  # environment steps between blocks of updates
+    updates: Count = 50  # updates in a block
+    act_noise: NonNegative = 0.1  # std of exploration noise, in units of the action range [-1, 1]
     form: Literal["b7", "released"] = "b7"  # that of the paper's appendix B.7, or of the authors' full-observation code
-    tau_expectile: float = 0.6  # expectile of Qss that V learns: .5 is the mean, towards 1 the maximum
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        more = (0, float("inf"))
-        within(self, gamma=(0, 1), polyak=(0, 1), act_noise=more, pi_lr=more, q_lr=more, tau_expectile=(0, 1))
-        within(self, start_steps=more, uniform_every=more, update_after=more)
-        one = (1, float("inf"))
-        within(self, hid=one, l=one, batch_size=one, replay_size=one, update_every=one, updates=one)
+    tau_expectile: Unit = 0.6  # expectile of Qss that V learns: .5 is the mean, towards 1 the maximum
 
 
 class Agents(Stacks):
@@ -84,41 +84,37 @@ class Agents(Stacks):
     def __init__(self, env: envs.VectorEnv, cfg: Config, seeds: tuple[int, ...]):
         super().__init__(env, seeds, [cfg.hid] * cfg.l, cfg.device)
         obs, act = env.obs_mask, env.act_mask
-        self.pi_net = self.net([obs], act)
+        self.pi = self.net([obs], act, squash=True)
         self.q = self.net([obs, act], 1)
         self.qss = self.net([obs, obs], 1)
         self.v = self.net([obs], 1)
         self.q_targ, self.qss_targ = self.q.copy(), self.qss.copy()
-        self.pi_adam, self.q_adam = Adam(self.pi_net, cfg.pi_lr), Adam(self.q, cfg.q_lr)
+        self.pi_adam, self.q_adam = Adam(self.pi, cfg.pi_lr), Adam(self.q, cfg.q_lr)
         self.qss_adam, self.v_adam = Adam(self.qss, cfg.q_lr), Adam(self.v, cfg.q_lr)
         if cfg.form == "released":
             self.q2 = self.net([obs, act], 1)
-            self.pi_targ, self.q2_targ, self.q2_adam = self.pi_net.copy(), self.q2.copy(), Adam(self.q2, cfg.q_lr)
-
-    def pi(self, obs: Tensor, net: MLP | None = None) -> Tensor:
-        """tanh(net(o)) in [-1, 1], zero in padded dims: (S, N, B, A)."""
-        return torch.tanh((net or self.pi_net)(obs)) * self.act_mask
+            self.pi_targ, self.q2_targ, self.q2_adam = self.pi.copy(), self.q2.copy(), Adam(self.q2, cfg.q_lr)
 
 
-def value(q: MLP, obs: Tensor, act: Tensor) -> Tensor:
-    """Q(o, a): (S, N, B)."""
-    return q(torch.cat([obs, act], -1)).squeeze(-1)
+def value(net: Net, *inputs: Tensor) -> Tensor:
+    """Q(o, a) or Qss(s, s'): (S, N, B)."""
+    return net(*inputs).squeeze(-1)
 
 
 def td_target(agents: Agents, batch: Batch, next_obs: Tensor, gamma: float) -> Tensor:
     """y = r + gamma (1 - d) Q'(o', pi'(o')): (S, N, B). Lillicrap et al. 2016, Algorithm 1."""
-    next_q = value(agents.q_targ, next_obs, agents.pi(next_obs, agents.pi_targ))
+    next_q = value(agents.q_targ, next_obs, agents.pi_targ(next_obs))
     return batch.rew + gamma * (1 - batch.terminated) * next_q
 
 
 def qss_target(agents: Agents, batch: Batch, gamma: float) -> Tensor:
     """y = r + gamma (1 - d) V(s'): (S, N, B). Both forms; V has no target network."""
-    return batch.rew + gamma * (1 - batch.terminated) * agents.v(batch.next_obs).squeeze(-1)
+    return batch.rew + gamma * (1 - batch.terminated) * value(agents.v, batch.next_obs)
 
 
 def v_loss(agents: Agents, batch: Batch, cfg: Config) -> Tensor:
     """|tau - 1(u < 0)| u^2 with u = Qss'(s, s') - V(s): (S, N, B). Both forms."""
-    u = value(agents.qss_targ, batch.obs, batch.next_obs) - agents.v(batch.obs).squeeze(-1)
+    u = value(agents.qss_targ, batch.obs, batch.next_obs) - value(agents.v, batch.obs)
     return (cfg.tau_expectile - (u < 0).to(u.dtype)).abs() * u.square()
 
 
@@ -132,8 +128,8 @@ def q_target(agents: Agents, batch: Batch, cfg: Config) -> Tensor:
 
 def q2_target(agents: Agents, batch: Batch, gamma: float) -> Tensor:
     """Released only: y = r + gamma (1 - d) max(V(s'), Q2'(s', pi'(s'))): (S, N, B)."""
-    next_v = agents.v(batch.next_obs).squeeze(-1)
-    next_q = value(agents.q2_targ, batch.next_obs, agents.pi(batch.next_obs, agents.pi_targ))
+    next_v = value(agents.v, batch.next_obs)
+    next_q = value(agents.q2_targ, batch.next_obs, agents.pi_targ(batch.next_obs))
     return batch.rew + gamma * (1 - batch.terminated) * torch.maximum(next_v, next_q)
 
 
@@ -175,7 +171,7 @@ def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
     agents.qss_targ.polyak_(agents.qss, cfg.polyak)
     if cfg.form == "released":
         agents.q2_targ.polyak_(agents.q2, cfg.polyak)
-        agents.pi_targ.polyak_(agents.pi_net, cfg.polyak)
+        agents.pi_targ.polyak_(agents.pi, cfg.polyak)
     return {"LossPi": loss_pi, **losses, "QVals": q.mean(-1)}
 
 
@@ -191,14 +187,10 @@ def explore(
 
 def train(cfg: Config, run: Run) -> None:
     """Train the seeds of `run` from where its checkpoint stands."""
-    env = envs.make(cfg.env, run.seeds, obs=cfg.obs, max_ep_len=cfg.max_ep_len, legacy_actuators=cfg.legacy_actuators)
-    test_seeds = [seed for seed in run.seeds for _ in range(cfg.num_test_episodes)]
-    test_env = envs.make(
-        cfg.env, test_seeds, obs=cfg.obs, max_ep_len=cfg.test_ep_len, legacy_actuators=cfg.legacy_actuators
-    )
+    env, test_env = envs.training_and_test(cfg, run.seeds)
     run.say(env.table())
     agents = Agents(env, cfg, run.seeds)
-    actor = Actor(agents.pi_net)
+    actor = Actor(agents.pi)
     replay = Replay(run.seeds, env.n_agents, env.n_obs, env.n_act, cfg.replay_size, cfg.device)
     noise = Streams(run.seeds, "exploration")
     fast_update = run.record(update)
@@ -207,11 +199,9 @@ def train(cfg: Config, run: Run) -> None:
     actor.refresh()
     for step in run.steps():
         obs = env.obs
-        act = explore(cfg, np.tanh(actor(obs)), env.act_mask, step, run.log.episode, noise)
+        act = explore(cfg, actor(obs), env.act_mask, step, env.episode, noise)
         next_obs, rew, terminated, truncated = env.step(act)
-        run.check(step, action=act, observation=next_obs, reward=rew)
-        replay.store(obs, act, next_obs, rew, terminated)
-        run.log.step(rew, terminated | truncated)
+        run.store(replay, step, obs, act, next_obs, rew, terminated, truncated)
         env.reset(terminated | truncated)
         if step >= cfg.update_after and step % cfg.update_every == 0:
             for batch in replay.sample(cfg.batch_size, cfg.updates, cfg.batches == "shared"):

@@ -1,15 +1,19 @@
 """Independent DDPG (IDDPG): every agent runs DDPG on what it sees, does and is paid, as if it were alone.
 
-Agent i sees its own o_i, acts a_i and shares the team's reward r; it learns a policy pi and a value Q(o, a) from its
-own transitions (o_i, a_i, r, o_i').
+Agent i sees its own o_i, acts a_i and shares the team's reward r. A prime marks a target network.
 
-Papers: Lillicrap et al. 2016, "Continuous control with deep reinforcement learning"; the baseline of Jiang & Lu 2022.
-With --negative_td below 1, negative TD errors count for less: .5 is the hysteretic form (Matignon et al. 2007), 0 is
+    Q     descends  (Q(o, a) - y)^2,  y = r + gamma (1 - d) Q'(o', pi'(o'))
+    pi    ascends   Q(o, pi(o))
+
+With --negative_td below 1, negative TD errors count for less: 0.5 is the hysteretic form (Matignon et al. 2007), 0 is
 distributed Q-learning (Lauer & Riedmiller 2000), which never learns from a bad surprise.
 
-Departures:
-- Agents draw their batches apart, each from its own replay.
-- Test episodes start from their own seeds and leave training untouched.
+Papers: Lillicrap et al. 2016, "Continuous control with deep reinforcement learning"; the baseline of Jiang & Lu 2022.
+
+Departures from Spinning Up's ddpg.py, whose settings these are:
+- Each agent draws its own batch (--batches); the I2Q authors' code draws one set of indices for all.
+- Weights start uniform Glorot, biases zero, as in the I2Q authors' code.
+- Tests run on seeds of their own and leave training untouched.
 
 mpirun -np 5 python iddpg.py --env 2x3HalfCheetah trains five seeds side by side. Ranks are independent runs: unlike
 Spinning Up's MPI, which averages the gradients of one run, nothing is shared between them.
@@ -25,38 +29,31 @@ from torch import Tensor
 import envs
 from common.agents import Actor, Stacks
 from common.evaluate import evaluate
-from common.nets import MLP, Adam
+from common.flags import Count, Natural, NonNegative, Unit
+from common.nets import Adam, Net
 from common.replay import Batch, Replay
-from common.runs import Run, RunConfig, main, within
+from common.runs import Run, RunConfig, main
 from common.seeding import Streams
 
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    hid: int = 256  # units of a hidden layer
-    l: int = 2  # hidden layers of every network
-    gamma: float = 0.99  # discount of a step
-    polyak: float = 0.995  # what a target network keeps of itself in an update
-    pi_lr: float = 1e-3  # Adam's step size for the policy
-    q_lr: float = 1e-3  # Adam's step size for the value
-    batch_size: int = 100  # transitions per update, per seed and agent
+    hid: Count = 256  # units of a hidden layer
+    l: Count = 2  # hidden layers of every network
+    gamma: Unit = 0.99  # discount of a step
+    polyak: Unit = 0.995  # what a target network keeps of itself in an update
+    pi_lr: NonNegative = 1e-3  # Adam's step size for the policy
+    q_lr: NonNegative = 1e-3  # Adam's step size for the value
+    batch_size: Count = 100  # transitions per update, per seed and agent
     batches: Literal["shared", "apart"] = "apart"  # one draw of replay indices per seed, or one per agent
-    replay_size: int = 500_000  # transitions that an agent remembers
-    start_steps: int = 10_000  # environment steps with uniform actions, per seed
-    uniform_every: int = 0  # episodes: every so many-th acts uniformly for the whole run; 0: none does
-    update_after: int = 1_000  # environment steps before the first update
-    update_every: int = 50  # environment steps between blocks of updates
-    updates: int = 50  # updates in a block
-    act_noise: float = 0.1  # std of exploration noise, in units of the action range [-1, 1]
-    negative_td: float = 1.0  # factor of negative TD errors: 1 is DDPG, .5 hysteretic, 0 distributed
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        more = (0, float("inf"))
-        within(self, gamma=(0, 1), polyak=(0, 1), act_noise=more, pi_lr=more, q_lr=more, negative_td=(0, 1))
-        within(self, start_steps=more, uniform_every=more, update_after=more)
-        one = (1, float("inf"))
-        within(self, hid=one, l=one, batch_size=one, replay_size=one, update_every=one, updates=one)
+    replay_size: Count = 500_000  # transitions that an agent remembers
+    start_steps: Natural = 10_000  # environment steps with uniform actions, per seed
+    uniform_every: Natural = 0  # episodes: every so many-th acts uniformly for the whole run; 0: none does
+    update_after: Natural = 1_000  # environment steps before the first update
+    update_every: Count = 50  # environment steps between blocks of updates
+    updates: Count = 50  # updates in a block
+    act_noise: NonNegative = 0.1  # std of exploration noise, in units of the action range [-1, 1]
+    negative_td: Unit = 1.0  # factor of negative TD errors: 1 is DDPG, .5 hysteretic, 0 distributed
 
 
 class Agents(Stacks):
@@ -65,24 +62,20 @@ class Agents(Stacks):
     def __init__(self, env: envs.VectorEnv, cfg: Config, seeds: tuple[int, ...]):
         super().__init__(env, seeds, [cfg.hid] * cfg.l, cfg.device)
         obs, act = env.obs_mask, env.act_mask
-        self.pi_net = self.net([obs], act)
+        self.pi = self.net([obs], act, squash=True)
         self.q = self.net([obs, act], 1)
-        self.pi_targ, self.q_targ = self.pi_net.copy(), self.q.copy()
-        self.pi_adam, self.q_adam = Adam(self.pi_net, cfg.pi_lr), Adam(self.q, cfg.q_lr)
-
-    def pi(self, obs: Tensor, net: MLP | None = None) -> Tensor:
-        """tanh(net(o)) in [-1, 1], zero in padded dims: (S, N, B, A)."""
-        return torch.tanh((net or self.pi_net)(obs)) * self.act_mask
+        self.pi_targ, self.q_targ = self.pi.copy(), self.q.copy()
+        self.pi_adam, self.q_adam = Adam(self.pi, cfg.pi_lr), Adam(self.q, cfg.q_lr)
 
 
-def value(q: MLP, obs: Tensor, act: Tensor) -> Tensor:
-    """Q(o, a): (S, N, B)."""
-    return q(torch.cat([obs, act], -1)).squeeze(-1)
+def value(net: Net, *inputs: Tensor) -> Tensor:
+    """Q(o, a) or Qss(s, s'): (S, N, B)."""
+    return net(*inputs).squeeze(-1)
 
 
 def td_target(agents: Agents, batch: Batch, next_obs: Tensor, gamma: float) -> Tensor:
     """y = r + gamma (1 - d) Q'(o', pi'(o')): (S, N, B). Lillicrap et al. 2016, Algorithm 1."""
-    next_q = value(agents.q_targ, next_obs, agents.pi(next_obs, agents.pi_targ))
+    next_q = value(agents.q_targ, next_obs, agents.pi_targ(next_obs))
     return batch.rew + gamma * (1 - batch.terminated) * next_q
 
 
@@ -106,7 +99,7 @@ def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
     loss_pi = -value(agents.q.frozen, batch.obs, agents.pi(batch.obs)).mean(-1)
     agents.pi_adam.descend(loss_pi.sum())
 
-    agents.pi_targ.polyak_(agents.pi_net, cfg.polyak)
+    agents.pi_targ.polyak_(agents.pi, cfg.polyak)
     agents.q_targ.polyak_(agents.q, cfg.polyak)
     return {"LossPi": loss_pi, "LossQ": loss_q, "QVals": q.mean(-1)}
 
@@ -123,14 +116,10 @@ def explore(
 
 def train(cfg: Config, run: Run) -> None:
     """Train the seeds of `run` from where its checkpoint stands."""
-    env = envs.make(cfg.env, run.seeds, obs=cfg.obs, max_ep_len=cfg.max_ep_len, legacy_actuators=cfg.legacy_actuators)
-    test_seeds = [seed for seed in run.seeds for _ in range(cfg.num_test_episodes)]
-    test_env = envs.make(
-        cfg.env, test_seeds, obs=cfg.obs, max_ep_len=cfg.test_ep_len, legacy_actuators=cfg.legacy_actuators
-    )
+    env, test_env = envs.training_and_test(cfg, run.seeds)
     run.say(env.table())
     agents = Agents(env, cfg, run.seeds)
-    actor = Actor(agents.pi_net)
+    actor = Actor(agents.pi)
     replay = Replay(run.seeds, env.n_agents, env.n_obs, env.n_act, cfg.replay_size, cfg.device)
     noise = Streams(run.seeds, "exploration")
     fast_update = run.record(update)
@@ -139,11 +128,9 @@ def train(cfg: Config, run: Run) -> None:
     actor.refresh()
     for step in run.steps():
         obs = env.obs
-        act = explore(cfg, np.tanh(actor(obs)), env.act_mask, step, run.log.episode, noise)
+        act = explore(cfg, actor(obs), env.act_mask, step, env.episode, noise)
         next_obs, rew, terminated, truncated = env.step(act)
-        run.check(step, action=act, observation=next_obs, reward=rew)
-        replay.store(obs, act, next_obs, rew, terminated)
-        run.log.step(rew, terminated | truncated)
+        run.store(replay, step, obs, act, next_obs, rew, terminated, truncated)
         env.reset(terminated | truncated)
         if step >= cfg.update_after and step % cfg.update_every == 0:
             for batch in replay.sample(cfg.batch_size, cfg.updates, cfg.batches == "shared"):

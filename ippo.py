@@ -34,7 +34,8 @@ from torch import Tensor
 import envs
 from common.agents import Actor, Stacks
 from common.evaluate import evaluate
-from common.nets import MLP, Adam
+from common.flags import Count, NonNegative, Unit
+from common.nets import Adam, Net
 from common.runs import Run, RunConfig, main, within
 from common.seeding import Streams
 
@@ -47,24 +48,20 @@ SETTINGS = ("epochs", "steps_per_epoch", "num_test_episodes", "max_ep_len", "tes
 
 @dataclass(frozen=True)
 class Config(RunConfig):
-    hid: int = 64  # units of a hidden layer
-    l: int = 2  # hidden layers of every network
-    gamma: float = 0.99  # discount of a step
-    lam: float = 0.97  # GAE's lambda: 0 trusts V after one step, 1 only what was paid
-    clip_ratio: float = 0.2  # how far the likelihood ratio may leave 1 before the objective is flat
-    pi_lr: float = 3e-4  # Adam's step size for the policy
-    vf_lr: float = 1e-3  # Adam's step size for the value
-    rollout: int = 4_000  # environment steps between updates, per seed; each update sees all of them
-    train_pi_iters: int = 80  # steps of the policy on a rollout, at most
-    train_v_iters: int = 80  # steps of the value on a rollout
-    target_kl: float = 0.01  # an agent's policy stops for this rollout once its KL estimate is above 1.5 times this
+    hid: Count = 64  # units of a hidden layer
+    l: Count = 2  # hidden layers of every network
+    gamma: Unit = 0.99  # discount of a step
+    lam: Unit = 0.97  # GAE's lambda: 0 trusts V after one step, 1 only what was paid
+    clip_ratio: Unit = 0.2  # how far the likelihood ratio may leave 1 before the objective is flat
+    pi_lr: NonNegative = 3e-4  # Adam's step size for the policy
+    vf_lr: NonNegative = 1e-3  # Adam's step size for the value
+    rollout: Count = 4_000  # environment steps between updates, per seed; each update sees all of them
+    train_pi_iters: Count = 80  # steps of the policy on a rollout, at most
+    train_v_iters: Count = 80  # steps of the value on a rollout
+    target_kl: NonNegative = 0.01  # an agent's policy stops for this rollout once its KL passes 1.5 times this
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        more = (0, float("inf"))
-        within(self, gamma=(0, 1), lam=(0, 1), clip_ratio=(0, 1), pi_lr=more, vf_lr=more, target_kl=more)
-        one = (1, float("inf"))
-        within(self, hid=one, l=one, train_pi_iters=one, train_v_iters=one)
         within(self, rollout=(1, self.epochs * self.steps_per_epoch))  # a longer one would never end in an update
 
 
@@ -94,11 +91,11 @@ class Rollout:
         next_obs: np.ndarray,
         rew: np.ndarray,
         terminated: np.ndarray,
-        ended: np.ndarray,
+        truncated: np.ndarray,
     ) -> None:
         """Add one step of every seed: (S, N, O), (S, N, A), (S, N, O), (S,), (S,), (S,)."""
         S, N = obs.shape[:2]
-        flags = np.broadcast_to(np.stack([rew, terminated, ended], -1)[:, None], (S, N, 3))
+        flags = np.broadcast_to(np.stack([rew, terminated, terminated | truncated], -1)[:, None], (S, N, 3))
         self.rows[:, :, self.count % self.size] = np.concatenate([obs, act, next_obs, flags], -1, dtype=np.float32)
         self.count += 1
 
@@ -125,7 +122,7 @@ class StoppingAdam:
 
     betas, eps = (0.9, 0.999), 1e-8
 
-    def __init__(self, net: MLP, log_std: Tensor, lr: float):
+    def __init__(self, net: Net, log_std: Tensor, lr: float):
         self.net, self.params, self.lr = net, (net.flat, log_std), lr
         self.moments = [(torch.zeros_like(param), torch.zeros_like(param)) for param in self.params]
         # beta^t after the t steps that an agent made, by repeated product: pow may round by where a number stands
@@ -156,24 +153,20 @@ class Agents(Stacks):
     def __init__(self, env: envs.VectorEnv, cfg: Config, seeds: tuple[int, ...]):
         super().__init__(env, seeds, [cfg.hid] * cfg.l, cfg.device)
         obs, act = env.obs_mask, env.act_mask
-        self.pi_net = self.net([obs], act)
+        self.pi = self.net([obs], act, squash=True)
         self.v = self.net([obs], 1)
         shape = len(seeds), env.n_agents, env.n_act
         self.log_std = torch.full(shape, LOG_STD, device=cfg.device, requires_grad=True)
-        self.pi_adam, self.v_adam = StoppingAdam(self.pi_net, self.log_std, cfg.pi_lr), Adam(self.v, cfg.vf_lr)
-
-    def pi(self, obs: Tensor, net: MLP | None = None) -> Tensor:
-        """tanh(net(o)) in [-1, 1], zero in padded dims: (S, N, B, A)."""
-        return torch.tanh((net or self.pi_net)(obs)) * self.act_mask
+        self.pi_adam, self.v_adam = StoppingAdam(self.pi, self.log_std, cfg.pi_lr), Adam(self.v, cfg.vf_lr)
 
     def std(self) -> np.ndarray:
         """The policy's std: (S, N, A)."""
         return self.log_std.detach().exp().cpu().numpy()
 
 
-def value(v: MLP, obs: Tensor) -> Tensor:
+def value(net: Net, *inputs: Tensor) -> Tensor:
     """V(o): (S, N, B)."""
-    return v(obs).squeeze(-1)
+    return net(*inputs).squeeze(-1)
 
 
 def log_prob(agents: Agents, obs: Tensor, act: Tensor) -> Tensor:
@@ -271,14 +264,10 @@ def explore(pi: np.ndarray, std: np.ndarray, act_mask: np.ndarray, noise: Stream
 
 def train(cfg: Config, run: Run) -> None:
     """Train the seeds of `run` from where its checkpoint stands."""
-    env = envs.make(cfg.env, run.seeds, obs=cfg.obs, max_ep_len=cfg.max_ep_len, legacy_actuators=cfg.legacy_actuators)
-    test_seeds = [seed for seed in run.seeds for _ in range(cfg.num_test_episodes)]
-    test_env = envs.make(
-        cfg.env, test_seeds, obs=cfg.obs, max_ep_len=cfg.test_ep_len, legacy_actuators=cfg.legacy_actuators
-    )
+    env, test_env = envs.training_and_test(cfg, run.seeds)
     run.say(env.table())
     agents = Agents(env, cfg, run.seeds)
-    actor = Actor(agents.pi_net)
+    actor = Actor(agents.pi)
     rollout = Rollout(len(run.seeds), env.n_agents, env.n_obs, env.n_act, cfg.rollout)
     noise = Streams(run.seeds, "exploration")
     env.reset()
@@ -287,11 +276,9 @@ def train(cfg: Config, run: Run) -> None:
     std = agents.std()
     for step in run.steps():
         obs = env.obs
-        act = explore(np.tanh(actor(obs)), std, env.act_mask, noise)
+        act = explore(actor(obs), std, env.act_mask, noise)
         next_obs, rew, terminated, truncated = env.step(act)
-        run.check(step, action=act, observation=next_obs, reward=rew)
-        rollout.store(obs, act, next_obs, rew, terminated, terminated | truncated)
-        run.log.step(rew, terminated | truncated)
+        run.store(rollout, step, obs, act, next_obs, rew, terminated, truncated)
         env.reset(terminated | truncated)
         if step % cfg.rollout == 0:
             run.log.update(update(agents, rollout.steps(cfg.device), cfg))

@@ -64,16 +64,16 @@ class Ddpg(Learner):
 
     def __init__(self, n_obs: int, n_act: int, cfg: Any):
         super().__init__(n_obs, n_act, cfg)
-        self.pi_net, self.q = self.net("pi", n_act), self.net("q", 1)
-        self.pi_targ, self.q_targ = copy.deepcopy(self.pi_net), copy.deepcopy(self.q)
-        self.pi_adam, self.q_adam = adam(self.pi_net, cfg.pi_lr), adam(self.q, cfg.q_lr)
+        self.pi, self.q = self.net("pi", n_act), self.net("q", 1)
+        self.pi_targ, self.q_targ = copy.deepcopy(self.pi), copy.deepcopy(self.q)
+        self.pi_adam, self.q_adam = adam(self.pi, cfg.pi_lr), adam(self.q, cfg.q_lr)
 
     def target(self, next_obs: Tensor, rew: Tensor, terminated: Tensor) -> Tensor:
         next_q = evaluate(self.q_targ, next_obs, torch.tanh(self.pi_targ(next_obs)))
         return rew + self.cfg.gamma * (1 - terminated) * next_q
 
     def improve(self, obs: Tensor) -> None:
-        step(self.pi_adam, -evaluate(self.q, obs, torch.tanh(self.pi_net(obs))).mean())
+        step(self.pi_adam, -evaluate(self.q, obs, torch.tanh(self.pi(obs))).mean())
 
     def update(self, obs: Tensor, act: Tensor, next_obs: Tensor, rew: Tensor, terminated: Tensor) -> None:
         with torch.no_grad():
@@ -82,7 +82,7 @@ class Ddpg(Learner):
         weight = torch.where(error < 0, self.cfg.negative_td, 1.0)
         step(self.q_adam, (weight * error).square().mean())
         self.improve(obs)
-        track(self.pi_targ, self.pi_net, self.cfg.polyak)
+        track(self.pi_targ, self.pi, self.cfg.polyak)
         track(self.q_targ, self.q, self.cfg.polyak)
 
 
@@ -135,7 +135,7 @@ class I2q(Ddpg):
                 y = torch.minimum(y, self.target(next_obs, rew, terminated))
         step(self.q_adam, (evaluate(self.q, obs, act) - y).square().mean())
         self.improve(obs)
-        track(self.pi_targ, self.pi_net, cfg.polyak)
+        track(self.pi_targ, self.pi, cfg.polyak)
         track(self.q_targ, self.q, cfg.polyak)
         track(self.qss_targ, self.qss, cfg.polyak)
         track(self.f_targ, self.f_net, cfg.polyak)
@@ -185,10 +185,10 @@ class Expectile(Ddpg):
                 next_q2 = evaluate(self.q2_targ, next_obs, torch.tanh(self.pi_targ(next_obs)))
                 y = rew + goes_on * torch.maximum(evaluate(self.v, next_obs), next_q2)
             step(self.q2_adam, (evaluate(self.q2, obs, act) - y).square().mean())
-            pi = torch.tanh(self.pi_net(obs))
+            pi = torch.tanh(self.pi(obs))
             step(self.pi_adam, -(evaluate(self.q, obs, pi) + evaluate(self.q2, obs, pi)).mean() / 2)
             track(self.q2_targ, self.q2, cfg.polyak)
-            track(self.pi_targ, self.pi_net, cfg.polyak)
+            track(self.pi_targ, self.pi, cfg.polyak)
         else:
             self.improve(obs)
         track(self.q_targ, self.q, cfg.polyak)
@@ -202,25 +202,25 @@ class D3g(Learner):
 
     def __init__(self, n_obs: int, n_act: int, cfg: Any):
         super().__init__(n_obs, n_act, cfg)
-        self.tau, self.inverse_net, self.f_net = (
+        self.tau, self.inverse, self.f_net = (
             self.net("tau", n_obs),
             self.net("inverse", n_act),
             self.net("f", n_obs),
         )
         self.q1, self.q2 = self.net("q1", 1), self.net("q2", 1)
         self.tau_targ, self.q1_targ, self.q2_targ = map(copy.deepcopy, (self.tau, self.q1, self.q2))
-        self.tau_adam, self.inverse_adam = adam(self.tau, cfg.pi_lr), adam(self.inverse_net, cfg.q_lr)
+        self.tau_adam, self.inverse_adam = adam(self.tau, cfg.pi_lr), adam(self.inverse, cfg.q_lr)
         self.f_adam, self.q1_adam, self.q2_adam = (adam(net, cfg.q_lr) for net in (self.f_net, self.q1, self.q2))
         self.n_updates = 0
 
-    def inverse(self, obs: Tensor, next_obs: Tensor) -> Tensor:
-        return torch.tanh(self.inverse_net(torch.cat([obs, next_obs], 1)))
+    def action(self, obs: Tensor, next_obs: Tensor) -> Tensor:
+        return torch.tanh(self.inverse(torch.cat([obs, next_obs], 1)))
 
     def f(self, obs: Tensor, act: Tensor) -> Tensor:
         return obs + self.f_net(torch.cat([obs, act], 1))
 
     def reached(self, obs: Tensor, goal: Tensor) -> Tensor:
-        return self.f(obs, self.inverse(obs, goal))
+        return self.f(obs, self.action(obs, goal))
 
     def update(self, obs: Tensor, act: Tensor, next_obs: Tensor, rew: Tensor, terminated: Tensor) -> None:
         cfg = self.cfg
@@ -230,7 +230,7 @@ class D3g(Learner):
             y = rew + cfg.gamma * (1 - terminated) * next_q
         step(self.q1_adam, (evaluate(self.q1, obs, next_obs) - y).square().mean())
         step(self.q2_adam, (evaluate(self.q2, obs, next_obs) - y).square().mean())
-        step(self.inverse_adam, (self.inverse(obs, next_obs) - act).square().mean())
+        step(self.inverse_adam, (self.action(obs, next_obs) - act).square().mean())
         step(self.f_adam, (self.f(obs, act) - next_obs).square().mean())
         self.n_updates += 1
         if self.n_updates % cfg.tau_every == 0:
@@ -249,12 +249,12 @@ class Ppo(Learner):
 
     def __init__(self, n_obs: int, n_act: int, cfg: Any):
         super().__init__(n_obs, n_act, cfg)
-        self.pi_net, self.v = self.net("pi", n_act), self.net("v", 1)
+        self.pi, self.v = self.net("pi", n_act), self.net("v", 1)
         self.v_adam, self.log_std = adam(self.v, cfg.vf_lr), nn.Parameter(torch.full((n_act,), -0.5))
-        self.pi_adam = torch.optim.Adam([*self.pi_net.parameters(), self.log_std], lr=cfg.pi_lr)
+        self.pi_adam = torch.optim.Adam([*self.pi.parameters(), self.log_std], lr=cfg.pi_lr)
 
     def log_prob(self, obs: Tensor, act: Tensor) -> Tensor:
-        error = (act - torch.tanh(self.pi_net(obs))) / self.log_std.exp()
+        error = (act - torch.tanh(self.pi(obs))) / self.log_std.exp()
         return (-0.5 * error.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(1)
 
     def update(

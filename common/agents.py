@@ -36,11 +36,14 @@ class Stacks:
         self.obs_mask = torch.tensor(env.obs_mask, dtype=torch.float32, device=device)[:, None]
         self.act_mask = torch.tensor(env.act_mask, dtype=torch.float32, device=device)[:, None]
 
-    def net(self, inputs: Sequence[np.ndarray], output: np.ndarray | int, **form: Any) -> MLP:
+    def net(self, inputs: Sequence[np.ndarray], output: np.ndarray | int, squash: bool = False, **form: Any) -> MLP:
         """Networks from the dims that these masks (N, I) mark, side by side, to those of `output`, or so many numbers.
 
-        `form`: activation and layer_norm, as MLP has them.
+        With `squash` they give tanh of that, in [-1, 1], and zero in padded dims. `form`: activation and layer_norm, as
+        MLP has them.
         """
+        if squash:
+            form["squash"] = torch.tensor(output, dtype=torch.float32, device=self.layout.device)[:, None]
         if isinstance(output, int):
             output = np.ones((len(inputs[0]), output), bool)
         sizes = [sum(mask.shape[-1] for mask in inputs), *self.layout.hidden, output.shape[-1]]
@@ -74,11 +77,11 @@ class Stacks:
 
     def policy(self, row: int) -> dict[str, np.ndarray]:
         """The policy's parameters, for policy.safetensors."""
-        return {f"pi.{name}": part for name, part in self.pi_net.named(row).items()}  # pyright: ignore
+        return {f"pi.{name}": part for name, part in self.pi.named(row).items()}  # pyright: ignore
 
 
 class Actor:
-    """The policy networks for one observation at a time: (S, N, O) -> (S, N, A) before any squashing.
+    """The policy networks for one observation at a time: (S, N, O) -> (S, N, A).
 
     An environment step asks for a batch of one, where a torch call costs more than its arithmetic: an MLP is computed
     in numpy. On the CPU the weights are shared with `net`; from another device `refresh` copies them.
@@ -94,16 +97,20 @@ class Actor:
             net = self.net
             parts = net.weights, net.biases, net.scales, net.shifts
             self.weights, self.biases, self.scales, self.shifts = ([p.cpu().numpy() for p in part] for part in parts)
+            self.squash = None if net.squash is None else net.squash[:, 0].cpu().numpy()
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
         if not isinstance(self.net, MLP):
+            device = self.net.flat.device
             with torch.no_grad():
-                return self.net(torch.from_numpy(obs).to(self.net.flat.device)[:, :, None])[:, :, 0].cpu().numpy()
-        x = obs[..., None]
+                out = self.net(*(torch.from_numpy(x).to(device)[:, :, None] for x in inputs))
+            return out[:, :, 0].cpu().numpy()
+        x = np.concatenate(inputs, -1)[..., None]
         for k, (weight, bias) in enumerate(zip(self.weights[:-1], self.biases[:-1], strict=True)):
             x = weight @ x + bias[..., None]
             if self.net.layer_norm:
                 x = (x - x.mean(-2, keepdims=True)) / np.sqrt(x.var(-2, keepdims=True) + 1e-5)
                 x = x * self.scales[k][..., None] + self.shifts[k][..., None]
             x = np.maximum(x, 0) if self.net.activation == "relu" else np.tanh(x)
-        return (self.weights[-1] @ x)[..., 0] + self.biases[-1]
+        out = (self.weights[-1] @ x)[..., 0] + self.biases[-1]
+        return out if self.squash is None else np.tanh(out) * self.squash

@@ -23,7 +23,7 @@ class Log:
     """What happened since the last row of progress.txt, by seed."""
 
     def __init__(self, n_seeds: int):
-        self.ep_ret, self.ep_len, self.episode = np.zeros(n_seeds), np.zeros(n_seeds, int), np.zeros(n_seeds, int)
+        self.ep_ret, self.ep_len = np.zeros(n_seeds), np.zeros(n_seeds, int)
         self.returns: list[list[float]] = [[] for _ in range(n_seeds)]  # of the episodes that ended
         self.lengths: list[list[int]] = [[] for _ in range(n_seeds)]
         self.groups: dict[tuple[str, ...], Group] = {}  # by the names of an update's diagnostics, which may vary
@@ -40,7 +40,6 @@ class Log:
         for row in np.flatnonzero(ended):
             self.returns[row].append(float(self.ep_ret[row]))
             self.lengths[row].append(int(self.ep_len[row]))
-        self.episode += ended
         self.ep_ret[ended], self.ep_len[ended] = 0, 0
 
     def update(self, diagnostics: dict[str, Tensor]) -> None:
@@ -91,7 +90,6 @@ class Log:
         return {
             "ep_ret": float(self.ep_ret[row]),
             "ep_len": int(self.ep_len[row]),
-            "episode": int(self.episode[row]),
             "returns": self.returns[row],
             "lengths": self.lengths[row],
             "groups": [[list(names), g.total[:, row].tolist(), g.count] for names, g in self.groups.items()],
@@ -101,7 +99,7 @@ class Log:
         }
 
     def load_state_dict(self, row: int, state: dict[str, Any], device: str) -> None:
-        self.ep_ret[row], self.ep_len[row], self.episode[row] = state["ep_ret"], state["ep_len"], state["episode"]
+        self.ep_ret[row], self.ep_len[row] = state["ep_ret"], state["ep_len"]
         self.returns[row], self.lengths[row] = list(state["returns"]), list(state["lengths"])
         for names, totals, count in state["groups"]:
             new = Group(torch.zeros(len(names), len(self.ep_ret), dtype=torch.float64, device=device))

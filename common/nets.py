@@ -28,11 +28,18 @@ class Net:
     name = ""  # what it is called among the agents, for messages
     kernels: Kernels | None = None  # to compute with, where the run has them
 
-    def __init__(self, flat: Tensor):
-        self.flat = flat
+    def __init__(self, flat: Tensor, squash: Tensor | None = None):
+        self.flat, self.squash = flat, None if squash is None else squash.to(flat)
         self.grads: Any = None  # a stack of gradients to write to, lent by Adam, which takes the result at once
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """The networks' output for `inputs` (S, N, B, .) side by side. With `squash`, a mask (N, 1, O), tanh of it."""
+        x = inputs[0] if len(inputs) == 1 else torch.cat(inputs, -1)
+        out = self.evaluate(x)
+        return out if self.squash is None else torch.tanh(out) * self.squash
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """(S, N, B, I) -> (S, N, B, O), before any squashing."""
         raise NotImplementedError
 
     def like(self, flat: Tensor) -> Any:
@@ -70,13 +77,20 @@ class MLP(Net):
     (S, N, out) are views into `flat`, in the orientation of torch.nn.Linear; scales and shifts are (S, N, out).
     """
 
-    def __init__(self, sizes: Sequence[int], flat: Tensor, activation: str = "relu", layer_norm: bool = False):
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        flat: Tensor,
+        activation: str = "relu",
+        layer_norm: bool = False,
+        squash: Tensor | None = None,
+    ):
         if activation not in passes.ACTIVATIONS:
             raise UsageError(f"activation {activation!r}: known are {', '.join(passes.ACTIVATIONS)}")
         self.sizes, self.activation, self.layer_norm = tuple(sizes), activation, layer_norm
         S, N, length = flat.shape
         assert length == passes.length(sizes, layer_norm) and flat.is_contiguous(), "flat is no such stack"
-        super().__init__(flat)
+        super().__init__(flat, squash)
         self.weights, self.biases, self.scales, self.shifts = passes.layers(self.sizes, flat.detach(), layer_norm)
         sizes_c = (ctypes.c_long * len(sizes))(*sizes)
         self.stack = Stack(S * N, len(sizes) - 1, sizes_c, flat.data_ptr(), length)
@@ -94,8 +108,8 @@ class MLP(Net):
         """Uniform Glorot weights and zero biases, each network with its own fans.
 
         n_in, n_out: (N,) the dims that agent i really has; sizes are padded to the widest agent. The limit of a layer
-        is sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010), as in Keras and in the authors' code. `form`: activation
-        and layer_norm.
+        is sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010), as in Keras and in the authors' code. `form`:
+        activation, layer_norm and squash.
         """
         n_agents, n_seeds = len(n_in), len(streams.rngs)
         net = cls(sizes, torch.zeros(n_seeds, n_agents, passes.length(sizes, form.get("layer_norm", False))), **form)
@@ -109,7 +123,7 @@ class MLP(Net):
         return cls(sizes, net.flat.to(device).requires_grad_(), **form)
 
     def like(self, flat: Tensor) -> "MLP":
-        net = MLP(self.sizes, flat, self.activation, self.layer_norm)
+        net = MLP(self.sizes, flat, self.activation, self.layer_norm, self.squash)
         net.kernels = self.kernels
         return net
 
@@ -117,7 +131,7 @@ class MLP(Net):
         """The weight (out, in) and bias (out) of each layer of network i of the S * N."""
         return [(w.flatten(0, 1)[i], b.flatten(0, 1)[i]) for w, b in zip(self.weights, self.biases, strict=True)]
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def evaluate(self, x: Tensor) -> Tensor:
         return passes.evaluate(self, x)
 
     def named(self, row: int) -> dict[str, np.ndarray]:
@@ -134,12 +148,18 @@ class MLP(Net):
 class Module(Net):
     """S * N copies of a torch.nn.Module of your own, x (B, I) -> (B, O), in the place of an MLP: slower, but whole.
 
-    `make` builds one; its initial parameters are drawn per seed and agent. Raises UsageError where it has buffers, as
-    batch norm has: they would be neither saved nor averaged into targets.
+    `make` builds one; its initial parameters are drawn per seed and agent. With `squash`, a mask (N, 1, O), the output
+    is tanh of the module's. Raises UsageError where it has buffers, as batch norm has: they would be neither saved nor
+    averaged into targets.
     """
 
     def __init__(
-        self, make: Callable[[], torch.nn.Module], streams: Streams, n_agents: int, device: torch.device | str = "cpu"
+        self,
+        make: Callable[[], torch.nn.Module],
+        streams: Streams,
+        n_agents: int,
+        device: torch.device | str = "cpu",
+        squash: Tensor | None = None,
     ):
         rows = []
         with torch.random.fork_rng(devices=[]):  # a module draws its weights from the global generator
@@ -150,14 +170,15 @@ class Module(Net):
         if buffers := [name for name, _ in module.named_buffers()]:
             raise UsageError(f"{type(module).__name__} has buffers ({', '.join(buffers)}), which a stack cannot hold")
         self.module = module.to("meta")
-        super().__init__(torch.stack(rows).unflatten(0, (-1, n_agents)).contiguous().to(device).requires_grad_())
+        flat = torch.stack(rows).unflatten(0, (-1, n_agents)).contiguous().to(device).requires_grad_()
+        super().__init__(flat, squash)
 
     def like(self, flat: Tensor) -> "Module":
         net = object.__new__(Module)
         net.__dict__ = {**self.__dict__, "flat": flat, "grads": None, "name": ""}
         return net
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def evaluate(self, x: Tensor) -> Tensor:
         flat, x = self.flat.flatten(0, 1), x.flatten(0, 1)
         if x.is_cuda:
             return vmap(self._one)(flat, x).unflatten(0, self.flat.shape[:2])

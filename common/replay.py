@@ -47,9 +47,18 @@ class Replay:
         self.sends_late, self.waiting = device != "cpu", []  # rows wait for the next sample, not a step for the GPU
 
     def store(
-        self, obs: np.ndarray, act: np.ndarray, next_obs: np.ndarray, rew: np.ndarray, terminated: np.ndarray
+        self,
+        obs: np.ndarray,
+        act: np.ndarray,
+        next_obs: np.ndarray,
+        rew: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray | None = None,
     ) -> None:
-        """Add one transition of every seed: (S, N, O), (S, N, A), (S, N, O), (S,), (S,)."""
+        """Add one transition of every seed: (S, N, O), (S, N, A), (S, N, O), (S,), (S,).
+
+        Truncation is not kept: learning goes on across a time limit.
+        """
         at, O, A = self.count % self.size, obs.shape[-1], act.shape[-1]
         late = self.sends_late
         row = np.empty((*obs.shape[:2], 2 * O + A + 2), np.float32) if late else self.rows.numpy()[:, :, at]

@@ -30,6 +30,7 @@ from common.errors import UsageError
 from common.fast import kernels
 from common.fast.kernels import Kernels
 from common.fast.record import Plain, Recorded, Update, cuda_graph, operations
+from common.flags import Count, Natural, Range, check_ranges
 from common.folder import Folder, Usage
 from common.log import Log, summary
 from common.ranks import Ranks
@@ -40,29 +41,27 @@ class RunConfig:
     """The flags that every algorithm has and no paper mentions."""
 
     env: str = "2x3HalfCheetah"  # task, as 2x3HalfCheetah, 2-4HalfCheetah, DifferentialGame-3, module:factory
-    seed: Annotated[int, tyro.conf.arg(aliases=["-s"])] = 0  # first seed
-    num_runs: int = 0  # seeds to train, seed .. seed + num_runs - 1, shared out among the ranks; 0: one a rank
+    seed: Annotated[int, Range(0, 2**32 - 1), tyro.conf.arg(aliases=["-s"])] = 0  # first seed
+    num_runs: Natural = 0  # seeds to train, seed .. seed + num_runs - 1, shared out among the ranks; 0: one per rank
     exp_name: str = ""  # name of the experiment's folder; default: algorithm and task
     data_dir: str = "data"  # where experiments are kept
     obs: Literal["own", "farama", "full"] = "own"  # agents see their own joints, Farama's default, or the whole state
     legacy_actuators: bool = False  # drive the actuators in the order of the authors' environment, which crosses limbs
-    epochs: int = 50  # epochs to train; a finished run goes on where more are asked for
-    steps_per_epoch: int = 10_000  # environment steps an epoch, per seed; a test and a row of progress.txt end it
-    num_test_episodes: int = 10  # deterministic test episodes at the end of an epoch, per seed
-    max_ep_len: int = 1000  # steps after which a training episode is truncated
-    test_ep_len: int = 1000  # steps after which a test episode is truncated
-    save_freq: int = 1  # epochs between checkpoints
+    epochs: Count = 50  # epochs to train; a finished run goes on where more are asked for
+    steps_per_epoch: Count = 10_000  # environment steps an epoch, per seed; a test and a row of progress.txt end it
+    num_test_episodes: Count = 10  # deterministic test episodes at the end of an epoch, per seed
+    max_ep_len: Count = 1000  # steps after which a training episode is truncated
+    test_ep_len: Count = 1000  # steps after which a test episode is truncated
+    save_freq: Count = 1  # epochs between checkpoints
     device: str = "cpu"  # where to train: cpu, cuda, cuda:1
-    threads: int = 0  # threads of this process; 0: as many as the run began with, at first cores / ranks of this host
+    threads: Natural = 0  # threads of this process; 0: those that the run began with, at first cores / ranks per host
     compile: Literal["auto", "on", "off"] = "auto"  # kernels compiled for this CPU; auto: where a C++ compiler is found
     record: Literal["auto", "on", "off"] = "auto"  # replay a record of the update; auto: where that gives the same bits
     stop_on_divergence: bool = False  # end a seed, with status 1, whose values pass what any return can be
     tensorboard: bool = False  # also write TensorBoard's event files
 
     def __post_init__(self) -> None:
-        count = (1, math.inf)
-        within(self, seed=(0, 2**32 - 1), num_runs=(0, math.inf), threads=(0, math.inf), epochs=count, save_freq=count)
-        within(self, steps_per_epoch=count, num_test_episodes=count, max_ep_len=count, test_ep_len=count)
+        check_ranges(self)
         if "/" in self.exp_name or self.exp_name.startswith("."):
             raise ValueError(f"--exp_name {self.exp_name!r}: is a folder below --data_dir; no / and no leading dot")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
@@ -232,6 +231,22 @@ class Run:
             write_atomic(folder.path / "policy.safetensors", save(self.parts["agents"].policy(row)))
             folder.checkpoints.save(step, state, self.parts.get("replay"), row)
 
+    def store(
+        self,
+        replay: Any,
+        step: int,
+        obs: np.ndarray,
+        act: np.ndarray,
+        next_obs: np.ndarray,
+        rew: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+    ) -> None:
+        """See that one environment step is finite, store it and log it. Raises SeedFailure where it is not."""
+        self.check(step, action=act, observation=next_obs, reward=rew)
+        replay.store(obs, act, next_obs, rew, terminated, truncated)
+        self.log.step(rew, terminated | truncated)
+
     def check(self, step: int, **arrays: np.ndarray) -> None:
         """Raise SeedFailure where something (S, ...) that this step used is NaN or infinite."""
         for name, array in arrays.items():
@@ -343,8 +358,9 @@ def parse(
     out, err = (io.StringIO() if quiet else sys.stdout), io.StringIO()  # one rank's --help is enough
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            summary = (doc or "").partition("\n\n")[0]
             config = tyro.cli(
-                config_class, prog=f"{algorithm}.py", description=doc, default=default, use_underscores=True
+                config_class, prog=f"{algorithm}.py", description=summary, default=default, use_underscores=True
             )
     except SystemExit as end:
         if end.code:  # tyro draws a box of its message under a title: one line of it is asked for here

@@ -14,7 +14,7 @@ from typing import Any
 from envs import differential
 from envs.vector import VectorEnv
 
-__all__ = ["OBS", "VectorEnv", "family", "make", "schedule"]
+__all__ = ["OBS", "VectorEnv", "family", "make", "schedule", "training_and_test"]
 
 OBS = ("own", "farama", "full")
 
@@ -40,6 +40,14 @@ def make(
     from envs import parallel
 
     return parallel.ParallelEnvs(name, seeds, length)
+
+
+def training_and_test(cfg: Any, seeds: Sequence[int]) -> tuple[VectorEnv, VectorEnv]:
+    """A run's environment, a row for each seed, and the one of its tests, cfg.num_test_episodes rows for each seed."""
+    settings = {"obs": cfg.obs, "legacy_actuators": cfg.legacy_actuators}
+    env = make(cfg.env, seeds, max_ep_len=cfg.max_ep_len, **settings)
+    test_seeds = [seed for seed in seeds for _ in range(cfg.num_test_episodes)]
+    return env, make(cfg.env, test_seeds, max_ep_len=cfg.test_ep_len, **settings)
 
 
 def family(name: str) -> str:

@@ -40,13 +40,13 @@ class ParallelEnvs(VectorEnv):
 
     def reseed(self, seeds: Sequence[int]) -> None:
         super().reseed(seeds)
-        self.episode = [0] * len(seeds)  # the seed that each row's episode started with
+        self.episode_seed = [0] * len(seeds)  # the seed that each row's episode started with
         self.played = np.zeros((len(seeds), self.max_ep_len, self.n_agents, self.n_act), np.float32)
 
     def _restart(self, rows: np.ndarray) -> None:
         for row in rows:
-            self.episode[row] = int(self.rngs[row].integers(2**31))
-            self.obs[row] = self._see(self.envs[row].reset(seed=self.episode[row])[0])
+            self.episode_seed[row] = int(self.rngs[row].integers(2**31))
+            self.obs[row] = self._see(self.envs[row].reset(seed=self.episode_seed[row])[0])
 
     def step(
         self, act: np.ndarray, where: np.ndarray | None = None
@@ -84,12 +84,12 @@ class ParallelEnvs(VectorEnv):
         return obs
 
     def _save(self, row: int) -> dict[str, Any]:
-        return {"episode": self.episode[row], "played": self.played[row, : self.t[row]].copy()}
+        return {"episode_seed": self.episode_seed[row], "played": self.played[row, : self.t[row]].copy()}
 
     def _load(self, row: int, state: dict[str, Any]) -> None:
-        env, self.episode[row] = self.envs[row], state["episode"]
+        env, self.episode_seed[row] = self.envs[row], state["episode_seed"]
         self.played[row, : len(state["played"])] = state["played"]
-        shown, _ = env.reset(seed=self.episode[row])
+        shown, _ = env.reset(seed=self.episode_seed[row])
         for act in state["played"]:
             shown = env.step(self._joint(act))[0]
         if not np.array_equal(self._see(shown), state["obs"], equal_nan=True):

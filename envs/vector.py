@@ -21,6 +21,7 @@ class VectorEnv:
     obs       (S, N, O) float32: what the next action is chosen on
     obs_mask  (N, O) bool, act_mask (N, A) bool: False where a dimension is padding
     t         (S,) int: steps since the row was reset
+    episode   (S,) int: episodes that ended before the present one, since the row was seeded
     """
 
     family = ""
@@ -48,6 +49,7 @@ class VectorEnv:
         self.rngs = [np.random.Generator(np.random.PCG64(seed)) for seed in self.seeds]
         self.obs = np.zeros((len(self.seeds), self.n_agents, self.n_obs), np.float32)
         self.t = np.zeros(len(self.seeds), np.int64)
+        self.episode = np.full(len(self.seeds), -1)  # before the first reset
 
     def reset(self, where: np.ndarray | None = None) -> np.ndarray:
         """Start a new episode in the rows where `where` (S,) is True, in all if None. Returns obs (S, N, O)."""
@@ -55,6 +57,7 @@ class VectorEnv:
         if len(rows):
             self.obs = self.obs.copy()  # the caller may still hold the last successor
             self.t[rows] = 0
+            self.episode[rows] += 1
             self._restart(rows)
         return self.obs
 
@@ -76,11 +79,12 @@ class VectorEnv:
     def state_dict(self, row: int) -> dict[str, np.ndarray | int | float | str]:
         """Everything of this row, as arrays, numbers and strings."""
         rng = json.dumps(self.rngs[row].bit_generator.state)  # JSON, as its integers have 128 bits
-        return {"t": int(self.t[row]), "rng": rng, "obs": self.obs[row].copy(), **self._save(row)}
+        counts = {"t": int(self.t[row]), "episode": int(self.episode[row])}
+        return {**counts, "rng": rng, "obs": self.obs[row].copy(), **self._save(row)}
 
     def load_state_dict(self, row: int, state: dict[str, Any]) -> None:
         """Continue bit for bit where `state_dict` was taken, in this or another process, in this or another row."""
-        self.t[row] = state["t"]
+        self.t[row], self.episode[row] = state["t"], state["episode"]
         self.rngs[row].bit_generator.state = json.loads(state["rng"])
         self.obs = self.obs.copy()
         self.obs[row] = state["obs"]

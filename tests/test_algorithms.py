@@ -122,10 +122,10 @@ def test_networks_start_in_the_range_of_each_agents_own_width(module):
     n_obs, n_act, hid = np.array([2, 40]), np.array([30, 1]), 50
     env = Toy(range(20), n_obs, n_act)
     agents = module.Agents(env, module.Config(hid=hid, l=2), env.seeds)
-    ends = {"pi_net": (n_obs, n_act), "q": (n_obs + n_act, [1, 1]), "qss": (2 * n_obs, [1, 1])}
+    ends = {"pi": (n_obs, n_act), "q": (n_obs + n_act, [1, 1]), "qss": (2 * n_obs, [1, 1])}
     ends["f_net"] = (n_obs + n_act, n_obs)
     for name, net in nets_of(agents).items():
-        n_in, n_out = ends.get(name) or ends[{"pi_targ": "pi_net", "f_targ": "f_net"}.get(name, name[: -len("_targ")])]
+        n_in, n_out = ends.get(name) or ends[{"pi_targ": "pi", "f_targ": "f_net"}.get(name, name[: -len("_targ")])]
         for i in range(2):
             fans = [(n_in[i], hid), (hid, hid), (hid, n_out[i])]
             for weight, (fan_in, fan_out) in zip(net.weights, fans):
@@ -151,7 +151,7 @@ def test_weights_that_touch_padding_never_move(module, flags):
     for turn in range(3):
         module.update(agents, make_batch(env, seed=turn, dtype=torch.float64), cfg)
     obs, act, one = env.obs_mask, env.act_mask, np.ones((3, 1), bool)
-    ends = {"pi_net": ([obs], act), "q": ([obs, act], one), "qss": ([obs, obs], one), "f_net": ([obs, act], obs)}
+    ends = {"pi": ([obs], act), "q": ([obs, act], one), "qss": ([obs, obs], one), "f_net": ([obs, act], obs)}
     for name in ends.keys() & nets_of(agents).keys():
         net, (n_in, n_out) = nets_of(agents)[name], ends[name]
         first, last = (net.weights[k].detach() != before[name].weights[k] for k in (0, -1))

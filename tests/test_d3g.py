@@ -32,7 +32,7 @@ class Oracle:
         return obs + run_net(nets[tau], obs) * REAL_OBS
 
     def inverse(self, nets, obs, next_obs):
-        return np.tanh(run_net(nets["inverse_net"], obs, next_obs)) * REAL_ACT
+        return np.tanh(run_net(nets["inverse"], obs, next_obs)) * REAL_ACT
 
     def reached(self, nets, obs, goal):
         return obs + run_net(nets["f_net"], obs, self.inverse(nets, obs, goal)) * REAL_OBS
@@ -90,7 +90,7 @@ def test_an_update_descends_each_loss_in_order_and_moves_the_targets_last():
     order = {
         "q1": lambda nets: oracle.critic_loss(nets, "q1").mean(-1),
         "q2": lambda nets: oracle.critic_loss(nets, "q2").mean(-1),
-        "inverse_net": lambda nets: oracle.inverse_loss(nets).mean(-1),
+        "inverse": lambda nets: oracle.inverse_loss(nets).mean(-1),
         "f_net": lambda nets: oracle.f_loss(nets).mean(-1),
         "tau": lambda nets: oracle.tau_loss(nets).mean(-1),
     }
@@ -103,7 +103,7 @@ def test_the_loss_of_tau_reaches_tau_alone():
     nets = nets_of(agents)
     grads = torch.autograd.grad(d3g.tau_loss(agents, batch).sum(), [nets["tau"].flat], retain_graph=True)
     assert all(grad.abs().sum() > 0 for grad in grads)
-    others = [net.flat for name, net in nets.items() if name in ("inverse_net", "f_net", "q1", "q2")]
+    others = [net.flat for name, net in nets.items() if name in ("inverse", "f_net", "q1", "q2")]
     grads = torch.autograd.grad(d3g.tau_loss(agents, batch).sum(), others, allow_unused=True)
     assert grads == (None,) * 4
 
@@ -115,7 +115,7 @@ def test_tau_and_the_targets_move_only_where_they_are_to():
         before = parameters(agents, 0)
         d3g.update(agents, batch, cfg, move_tau)
         moved.append({name for name, same in same_bits(before, parameters(agents, 0)).items() if not same})
-    always = {"q1", "q2", "inverse_net", "f_net"}
+    always = {"q1", "q2", "inverse", "f_net"}
     assert moved == [always, always | {"tau", *TARGETS}] * 2
 
 

@@ -49,7 +49,7 @@ class Oracle:
         return np.maximum(self.qss_target(nets), self.ddpg_target(nets, "q2_targ"))
 
     def pi_loss(self, nets):
-        act = self.pi(nets["pi_net"], self.obs)
+        act = self.pi(nets["pi"], self.obs)
         critics = ["q", "q2"] if self.released else ["q"]
         return -np.mean([run_net(nets[q], self.obs, act)[..., 0] for q in critics], 0)
 
@@ -70,7 +70,7 @@ class Oracle:
         }
         if self.released:
             out["q2"] = regress("q2", self.q2_target, self.act)
-        return {**out, "pi_net": lambda nets: self.pi_loss(nets).mean(-1)}
+        return {**out, "pi": lambda nets: self.pi_loss(nets).mean(-1)}
 
 
 def set_up(form):
@@ -154,7 +154,7 @@ def test_an_update_descends_each_loss_in_order_and_moves_the_targets_last(form):
     i2q_expectile.update(agents, batch, cfg)
     checks.assert_descends_in_order(before, agents, oracle.losses(before))
     targets = {"q_targ": "q", "qss_targ": "qss"}
-    targets |= {"q2_targ": "q2", "pi_targ": "pi_net"} if form == "released" else {}
+    targets |= {"q2_targ": "q2", "pi_targ": "pi"} if form == "released" else {}
     checks.assert_tracks(before, agents, targets, POLYAK)
 
 

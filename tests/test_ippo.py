@@ -33,14 +33,12 @@ def make_agents(dtype: torch.dtype = torch.float32, **flags: Any) -> tuple[ippo.
     cfg = ippo.Config(**{"hid": 8, "gamma": GAMMA, "lam": LAM, "train_pi_iters": 12, "train_v_iters": 5, **flags})
     agents = ippo.Agents(ENV, cfg, ENV.seeds)
     rng = torch.Generator().manual_seed(0)
-    for bias in (*agents.pi_net.biases, *agents.v.biases):
+    for bias in (*agents.pi.biases, *agents.v.biases):
         bias += 0.1 * torch.randn(bias.shape, generator=rng)
     if dtype == torch.float64:  # where an oracle can be compared to ten digits
-        agents.pi_net, agents.v = (
-            MLP(net.sizes, net.flat.detach().double().requires_grad_()) for net in (agents.pi_net, agents.v)
-        )
+        agents.pi, agents.v = (net.like(net.flat.detach().double().requires_grad_()) for net in (agents.pi, agents.v))
         agents.log_std = agents.log_std.detach().double().requires_grad_()
-        agents.pi_adam = ippo.StoppingAdam(agents.pi_net, agents.log_std, cfg.pi_lr)
+        agents.pi_adam = ippo.StoppingAdam(agents.pi, agents.log_std, cfg.pi_lr)
         agents.v_adam = Adam(agents.v, cfg.vf_lr)
     return agents, cfg
 
@@ -202,7 +200,7 @@ class Naive:
     def __init__(self, agents: ippo.Agents, at: tuple[int, int], cfg: ippo.Config):
         i = at[1]
         self.cfg, self.at, self.seen, self.driven = cfg, at, ENV.obs_mask[i], ENV.act_mask[i]
-        self.pi, self.v = (self.module(agents, net, n) for net, n in ((agents.pi_net, N_ACT[i]), (agents.v, 1)))
+        self.pi, self.v = (self.module(agents, net, n) for net, n in ((agents.pi, N_ACT[i]), (agents.v, 1)))
         self.log_std = nn.Parameter(agents.log_std.detach()[at][self.driven].clone())
         self.pi_adam = torch.optim.Adam([*self.pi.parameters(), self.log_std], lr=cfg.pi_lr)
         self.v_adam = torch.optim.Adam(self.v.parameters(), lr=cfg.vf_lr)
@@ -243,7 +241,7 @@ class Naive:
 
     def assert_equals(self, agents: ippo.Agents) -> None:
         torch.testing.assert_close(agents.log_std.detach()[self.at][self.driven], self.log_std.data)
-        for module, net in ((self.pi, agents.pi_net), (self.v, agents.v)):
+        for module, net in ((self.pi, agents.pi), (self.v, agents.v)):
             linears = [layer for layer in module if isinstance(layer, nn.Linear)]
             for k, linear in enumerate(linears):
                 n_out, n_in = linear.weight.shape
@@ -269,19 +267,19 @@ def test_three_updates_equal_those_of_a_naive_learner_for_each_agent_each_stoppi
 
 def test_a_policy_stops_behind_the_step_that_took_it_too_far():
     agents, cfg = make_agents(target_kl=1e-9, pi_lr=1e-2)
-    before = agents.pi_net.flat.detach().clone()
+    before = agents.pi.flat.detach().clone()
     diagnostics = ippo.update(agents, make_steps(), cfg)
     stop_iter = diagnostics["StopIter"]
     assert (diagnostics["KL"] > 1.5e-9)[stop_iter < cfg.train_pi_iters].all()
     assert (stop_iter == 1).any(), "before the first step nothing has drifted"
-    moved = (agents.pi_net.flat.detach() - before).abs().amax(-1)[stop_iter == 1]
+    moved = (agents.pi.flat.detach() - before).abs().amax(-1)[stop_iter == 1]
     torch.testing.assert_close(moved, torch.full_like(moved, 1e-2), rtol=1e-3, atol=0)  # Adam's first step's size
 
 
 def test_a_stopped_agent_neither_moves_nor_counts_whatever_its_gradient_and_the_others_take_adams_steps():
     agents, _ = make_agents(torch.float64)
     adam = agents.pi_adam
-    net = [nn.Parameter(row.clone()) for row in agents.pi_net.flat.detach()[0]]
+    net = [nn.Parameter(row.clone()) for row in agents.pi.flat.detach()[0]]
     plain = [torch.optim.Adam([row], lr=adam.lr) for row in net]
     going = torch.ones(S, N, dtype=torch.bool)
     rng = torch.Generator().manual_seed(0)
@@ -297,7 +295,7 @@ def test_a_stopped_agent_neither_moves_nor_counts_whatever_its_gradient_and_the_
             if going[0, i]:
                 row.grad = slope[0, i] + 1
                 optimiser.step()
-            torch.testing.assert_close(agents.pi_net.flat.detach()[0, i], row.data)
+            torch.testing.assert_close(agents.pi.flat.detach()[0, i], row.data)
     torch.testing.assert_close(adam.decays[0][0], torch.tensor([0.9**2, 0.9**6, 0.9**3], dtype=torch.float64))
 
 
@@ -309,7 +307,7 @@ def test_advantages_are_normalised_for_each_agent_and_seed_alone():
         steps = make_steps(dtype=torch.float64)
         steps.rew[0, 1] *= scale
         ippo.update(agents, steps, cfg)
-        updated.append(agents.pi_net.flat.detach())
+        updated.append(agents.pi.flat.detach())
     torch.testing.assert_close(*updated, rtol=0, atol=1e-7)
 
 
@@ -318,9 +316,9 @@ def test_a_rollout_without_any_reward_or_value_teaches_the_policy_nothing():
     constant_value(agents, 0.0)
     steps = make_steps()
     steps.rew.zero_()
-    before = agents.pi_net.flat.detach().clone()
+    before = agents.pi.flat.detach().clone()
     ippo.update(agents, steps, cfg)
-    assert torch.equal(agents.pi_net.flat.detach(), before)
+    assert torch.equal(agents.pi.flat.detach(), before)
 
 
 @pytest.mark.parametrize("part", ippo.Steps._fields)
@@ -367,7 +365,9 @@ def test_a_rollout_gives_back_its_steps_in_order_and_starts_over_when_full():
     stored = []
     for t in range(6):
         stored.append([rng.normal(size=shape).astype(np.float32) for shape in ((S, N, 4), (S, N, 3), (S, N, 4))])
-        rollout.store(*stored[-1], rew=np.array([t, -t]), terminated=np.array([t == 4, 0]), ended=np.array([1, t == 5]))
+        ends = np.array([t == 4, False]), np.array([t != 4, t == 5])
+        obs, act, next_obs = stored[-1]
+        rollout.store(obs, act, next_obs, np.array([t, -t]), *ends)
     steps = rollout.steps("cpu")
     for k, part in enumerate((steps.obs, steps.act, steps.next_obs)):
         np.testing.assert_array_equal(part, np.stack([step[k] for step in stored[3:]], 2))

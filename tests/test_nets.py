@@ -345,7 +345,7 @@ def test_an_input_that_does_not_fit_is_refused_with_both_shapes_and_the_networks
 
 def test_networks_know_their_names_among_the_agents():
     agents, _ = make_agents(iddpg, Toy([1]))
-    assert {net.name for net in vars(agents).values() if isinstance(net, MLP)} == {"pi_net", "q", "pi_targ", "q_targ"}
+    assert {net.name for net in vars(agents).values() if isinstance(net, MLP)} == {"pi", "q", "pi_targ", "q_targ"}
     with pytest.raises(ValueError, match="network q_targ: input"):
         agents.q_targ(torch.zeros(1, 1, 7, 4))
 

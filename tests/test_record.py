@@ -189,13 +189,13 @@ def test_a_counter_in_the_update_makes_it_run_as_written():
 
     bench = Bench(iddpg, update, compiled())
     bench.plain.count = bench.recorded.count = 0
-    start = parameters(bench.recorded, 0)["pi_net"]
+    start = parameters(bench.recorded, 0)["pi"]
     for turn in range(6):
         assert bench.turn(turn)
     (line,) = bench.said
     assert "agents.count" in line and "argument" in line
     assert bench.recorded.count == 6 and int(bench.recorded.pi_adam.step) == 3
-    assert (parameters(bench.recorded, 0)["pi_net"] != start).any()
+    assert (parameters(bench.recorded, 0)["pi"] != start).any()
 
 
 def test_d3g_as_it_was_written_before_counts_on():

@@ -16,7 +16,6 @@ DIFFERS = {
         "i2q_ddpg",
         {
             "Config.q_lr": "I2Q has more networks that it goes for",
-            "Config.__post_init__": "each checks the flags that it alone has",
             "Agents.__init__": "I2Q has Qss and f, and what f needs",
             "update": "the paper's contribution",
             "defaults": "I2Q's rule, lam and f depend on the family of tasks",
@@ -26,7 +25,6 @@ DIFFERS = {
         "i2q_ddpg",
         {
             "SETTINGS": "lam is 0 for every task",
-            "Config.__post_init__": "there is no lam to check",
             "f_loss": "no value draws the model",
             "update": "f_loss takes no lam",
         },
@@ -35,7 +33,6 @@ DIFFERS = {
         "iddpg",
         {
             "Config.q_lr": "it has more values",
-            "Config.__post_init__": "each checks the flags that it alone has",
             "Agents.__init__": "Qss, V and a second critic",
             "update": "its contribution",
             "defaults": "its form depends on the family of tasks",
@@ -46,9 +43,7 @@ DIFFERS = {
         {
             "Config.pi_lr": "it has tau in the place of a policy",
             "Config.q_lr": "it has models beside its values",
-            "Config.__post_init__": "each checks the flags that it alone has; its authors' settings",
             "Agents.__init__": "other networks",
-            "Agents.pi": "acts by way of a goal",
             "update": "its contribution",
             "train": "acts with two networks",
         },
@@ -58,7 +53,6 @@ DIFFERS = {
         {
             "Config.hid": "Spinning Up's PPO has 64",
             "Config.pi_lr": "Spinning Up's PPO's",
-            "Config.__post_init__": "each checks the flags that it alone has",
             "Agents.__init__": "other networks",
             "value": "of an observation, without an action",
             "update": "its contribution",
@@ -114,14 +108,14 @@ def test_every_algorithm_on_networks_is_compared():
 
 
 def test_the_comparison_sees_functions_methods_flags_and_their_comments():
-    found = definitions("iddpg")
+    found = definitions("d3g")
     assert {
-        "td_target",
+        "critic_target",
         "explore",
         "train",
         "Agents.pi",
         "Config.gamma",
-        "q_loss",
+        "tau_loss",
         "Config.__post_init__",
     } <= found.keys()
     assert "# discount" in found["Config.gamma"]

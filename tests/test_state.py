@@ -173,10 +173,10 @@ class WithModules(iddpg.Agents):
     def __init__(self, env, cfg, seeds):
         super().__init__(env, cfg, seeds)
         streams = Streams(seeds, "weights")
-        self.pi_net = Module(lambda: Gated(env.n_obs, env.n_act), streams, env.n_agents)
+        self.pi = Module(lambda: Gated(env.n_obs, env.n_act), streams, env.n_agents, squash=self.act_mask)
         self.q = Module(lambda: Gated(env.n_obs + env.n_act, 1), streams, env.n_agents)
-        self.pi_targ, self.q_targ = self.pi_net.copy(), self.q.copy()
-        self.pi_adam, self.q_adam = Adam(self.pi_net, cfg.pi_lr), Adam(self.q, cfg.q_lr)
+        self.pi_targ, self.q_targ = self.pi.copy(), self.q.copy()
+        self.pi_adam, self.q_adam = Adam(self.pi, cfg.pi_lr), Adam(self.q, cfg.q_lr)
 
 
 class OtherNorms(iddpg.Agents):
@@ -184,10 +184,10 @@ class OtherNorms(iddpg.Agents):
 
     def __init__(self, env, cfg, seeds):
         super().__init__(env, cfg, seeds)
-        self.pi_net = self.net([env.obs_mask], env.act_mask, activation="tanh")
+        self.pi = self.net([env.obs_mask], env.act_mask, activation="tanh")
         self.q = self.net([env.obs_mask, env.act_mask], 1, layer_norm=True)
-        self.pi_targ, self.q_targ = self.pi_net.copy(), self.q.copy()
-        self.pi_adam, self.q_adam = Adam(self.pi_net, cfg.pi_lr), Adam(self.q, cfg.q_lr)
+        self.pi_targ, self.q_targ = self.pi.copy(), self.q.copy()
+        self.pi_adam, self.q_adam = Adam(self.pi, cfg.pi_lr), Adam(self.q, cfg.q_lr)
 
 
 @pytest.mark.parametrize("agents", [WithModules, OtherNorms])
@@ -209,4 +209,4 @@ def test_state_of_a_batch_of_updates_is_whole():
     before = {name: part.clone() for name, part in agents.tensors().items()}
     iddpg.update(agents, make_batch(Toy([3, 4])), cfg)
     moved = {name for name, part in agents.tensors().items() if not torch.equal(part, before[name])}
-    assert {"pi_net.flat", "q.flat", "pi_targ.flat", "q_targ.flat", "q_adam.exp_avg", "q_adam.step"} <= moved
+    assert {"pi.flat", "q.flat", "pi_targ.flat", "q_targ.flat", "q_adam.exp_avg", "q_adam.step"} <= moved

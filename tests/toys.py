@@ -49,7 +49,7 @@ def in_float64(agents: Any) -> Any:
     new = {}
     for name, net in nets_of(agents).items():
         flat = net.flat.detach().double().requires_grad_(net.flat.requires_grad)
-        new[id(net)] = MLP(net.sizes, flat)
+        new[id(net)] = net.like(flat)
         setattr(agents, name, new[id(net)])
     for name, part in list(vars(agents).items()):
         if isinstance(part, Adam):
