@@ -26,7 +26,7 @@ from common.replay import Replay
 
 CHUNK = 10_000  # transitions a replay file; a checkpoint writes at most this many twice
 STEP = re.compile("0|[1-9][0-9]*")  # str.isdigit and \d take digits that int does not, and other scripts' digits
-OURS = re.compile(r"[0-9]+\.json|([0-9]+|replay_[0-9]+)\.safetensors|\..*\.tmp")  # what may be deleted
+OURS = re.compile(rf"({STEP.pattern})\.(json|safetensors)|replay_[0-9]+\.safetensors|\..*\.tmp")  # may be deleted
 # what reading a file of other content than expected raises
 NONSENSE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 NONSENSE = (*NONSENSE, SafetensorError)
@@ -46,7 +46,7 @@ def read_whole(path: Path) -> bytes:
 def reason(error: Exception) -> str:
     """What an error says, in one line."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__} {text}"
+    return text if isinstance(error, (OSError, ValueError, Damaged)) else f"{type(error).__name__} {text}"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -166,10 +166,8 @@ class Checkpoints:
         if replay is not None:
             first, stop = manifest.get("replay", (0, 0))
             tail = arrays.pop("replay tail", np.zeros((0, 0, 0)))
-            if (tail.shape[0], tail.shape[2]) != (
-                replay.rows.shape[1],
-                replay.rows.shape[3],
-            ) or stop - first > replay.size:
+            N, _, width = tail.shape
+            if [N, width] != [*replay.rows.shape[1::2]] or stop - first > replay.size:
                 raise Damaged(f"{self.folder / f'{step}.json'}: its replay is not that of this run")
             for start, name in sorted(self._replay_files(step, manifest).items()):
                 rows = self._arrays(manifest, name)["rows"]
