@@ -36,7 +36,9 @@ def read_config(run: Path) -> dict[str, Any]:
         raise ValueError(f"{run}: no config.json, so no run; {way_out}")
     try:
         config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        if not isinstance(config, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); start the run anew, in another folder") from None
     missing = [key for key in ("env", "obs", "legacy_actuators", "test_ep_len") if key not in config]
     if missing:

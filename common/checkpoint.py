@@ -8,6 +8,7 @@ Only new transitions are written, so a checkpoint costs the same early and late 
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,16 +19,34 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from common.replay import Replay
 
 CHUNK = 10_000  # transitions a replay file; a checkpoint writes at most this many twice
-OURS = re.compile(r"\d+\.json|(\d+|replay_\d+)\.safetensors|\..*\.tmp")  # what may be deleted in a checkpoint's folder
+STEP = re.compile("0|[1-9][0-9]*")  # str.isdigit and \d take digits that int does not, and other scripts' digits
+OURS = re.compile(rf"({STEP.pattern})\.(json|safetensors)|replay_[0-9]+\.safetensors|\..*\.tmp")  # may be deleted
+# what reading a file of other content than expected raises
+NONSENSE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+NONSENSE = (*NONSENSE, SafetensorError)
 
 
 class Damaged(Exception):
-    """A checkpoint whose bytes are not those that were written."""
+    """A checkpoint that is not as it was written."""
+
+
+def read_whole(path: Path) -> bytes:
+    """The bytes of a file. Raises OSError where it is no regular file: reading a pipe would wait for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.read_bytes()
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (OSError, ValueError, Damaged)) else f"{type(error).__name__} {text}"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -61,7 +80,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that a checkpoint stands at, oldest first, damaged ones included."""
-        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit())
+        return sorted(int(path.stem) for path in self.folder.glob("*.json") if STEP.fullmatch(path.stem))
 
     def save(
         self, step: int, parts: Mapping[str, Mapping[str, Any]], replay: Replay | None = None, row: int = 0
@@ -77,60 +96,108 @@ class Checkpoints:
                 name = f"replay_{k:06d}.safetensors"
                 if name not in self.files:
                     data = save({"rows": replay.read(row, k * CHUNK, (k + 1) * CHUNK)})
-                    write_atomic(self.folder / name, data)
+                    self._write(name, data)
                     self.files[name] = _digest(data)
                 manifest["files"][name] = self.files[name]
             arrays["replay tail"] = replay.read(row, max(first, chunks.stop * CHUNK), replay.count)
             manifest["replay"] = [first, replay.count]
         data = save(arrays)
-        write_atomic(self.folder / f"{step}.safetensors", data)
+        self._write(f"{step}.safetensors", data)
         manifest["files"][f"{step}.safetensors"] = _digest(data)
         manifest["sha256"] = _digest(json.dumps(manifest).encode())
-        write_atomic(self.folder / f"{step}.json", json.dumps(manifest).encode())
+        self._write(f"{step}.json", json.dumps(manifest).encode())
         self._tidy(step, set(manifest["files"]))
         self.last = step
 
     def verify(self, step: int) -> dict[str, Any]:
-        """The manifest of `step`. Raises Damaged where it, or a file that it names, is not as it was written."""
+        """The manifest of `step`. Raises Damaged where it, or a file that it names, is not as `save` writes it."""
         path = self.folder / f"{step}.json"
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = json.loads(read_whole(path))
             digest = manifest.pop("sha256")
             if digest != _digest(json.dumps(manifest).encode()):
                 raise Damaged(f"{path}: the checksum does not match")
-            for name, digest in manifest["files"].items():
-                if _digest((self.folder / name).read_bytes()) != digest:
-                    raise Damaged(f"{self.folder / name}: the checksum does not match")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Damaged(f"{path}: {error}") from error
+            if manifest["step"] != step:
+                raise Damaged(f"{path}: holds step {manifest['step']!r}")
+            self._verify_files(step, manifest)
+        except NONSENSE as error:
+            raise Damaged(f"{path}: {reason(error)}") from error
         return manifest
+
+    def _verify_files(self, step: int, manifest: dict[str, Any]) -> None:
+        """Raise Damaged, or one of NONSENSE, where a file is not what `load` needs."""
+        path, arrays = self.folder / f"{step}.json", self._arrays(manifest, f"{step}.safetensors")
+        first, count = manifest.get("replay", (0, 0))
+        starts = self._replay_files(step, manifest)
+        stop = first if not starts else min(starts)
+        if not 0 <= stop <= first <= count or manifest["values"].get("replay/count", count) != count:
+            raise Damaged(f"{path}: transitions {first!r} to {count!r} are none")
+        tail = arrays.pop("replay tail") if "replay" in manifest else np.zeros((0, 0, 0))
+        N, length, width = tail.shape
+        for start, name in sorted(starts.items()):
+            rows = self._arrays(manifest, name)["rows"]
+            if start != stop or (rows.shape[0], *rows.shape[2:]) != (N, width):
+                raise Damaged(f"{self.folder / name}: its transitions do not belong to the others")
+            stop += rows.shape[1]
+        if stop + length != count:
+            raise Damaged(f"{path}: {stop + length} transitions, and not {count}")
+        _unflatten(arrays, manifest["values"])
+
+    def _replay_files(self, step: int, manifest: dict[str, Any]) -> dict[int, str]:
+        """The names of the replay's files by the first transition in each."""
+        starts = {}
+        for name in set(manifest["files"]) - {f"{step}.safetensors"}:
+            match = re.fullmatch(r"replay_([0-9]+)\.safetensors", name)
+            if match is None:
+                raise Damaged(f"{self.folder / f'{step}.json'}: names a file {name!r}")
+            starts[int(match[1]) * CHUNK] = name
+        return starts
+
+    def _arrays(self, manifest: dict[str, Any], name: str) -> dict[str, np.ndarray]:
+        data = read_whole(self.folder / name)
+        if _digest(data) != manifest["files"][name]:
+            raise Damaged(f"{self.folder / name}: the checksum does not match")
+        return load(data)
 
     def load(self, step: int, replay: Replay | None = None, row: int = 0) -> dict[str, dict[str, Any]]:
         """The parts saved at `step`, and the replay's transitions put back into `row`. Raises Damaged."""
         manifest = self.verify(step)
-        arrays = load((self.folder / f"{step}.safetensors").read_bytes())
+        arrays = self._arrays(manifest, f"{step}.safetensors")
         if replay is not None:
-            first, stop = manifest["replay"]
-            for name in sorted(set(manifest["files"]) - {f"{step}.safetensors"}):
-                rows, start = load((self.folder / name).read_bytes())["rows"], int(name[7:13]) * CHUNK
+            first, stop = manifest.get("replay", (0, 0))
+            tail = arrays.pop("replay tail", np.zeros((0, 0, 0)))
+            N, _, width = tail.shape
+            if [N, width] != [*replay.rows.shape[1::2]] or stop - first > replay.size:
+                raise Damaged(f"{self.folder / f'{step}.json'}: its replay is not that of this run")
+            for start, name in sorted(self._replay_files(step, manifest).items()):
+                rows = self._arrays(manifest, name)["rows"]
                 skip = max(0, first - start)  # overwritten before the checkpoint was made
                 replay.write(row, start + skip, rows[:, skip:])
-            tail = arrays.pop("replay tail")
             replay.write(row, stop - tail.shape[1], tail)
         self.files = {name: digest for name, digest in manifest["files"].items() if name.startswith("replay_")}
         self.last = step
         return _unflatten(arrays, manifest["values"])
+
+    def _write(self, name: str, data: bytes) -> None:
+        """Write a file. What stands there and is none, as a folder, is renamed: it is not ours to delete."""
+        path, k = self.folder / name, 0
+        if path.exists() and not path.is_file():
+            while (aside := path.with_name(f"{name}.moved{k or ''}")).exists():
+                k += 1
+            path.rename(aside)
+        write_atomic(path, data)
 
     def _tidy(self, step: int, needed: set[str]) -> None:
         """Delete what neither this checkpoint nor the one that it went on from needs."""
         needed = {f"{step}.json", *needed}
         if self.last is not None:
             path = self.folder / f"{self.last}.json"
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged since: nothing to keep
-                needed |= {path.name, *json.loads(path.read_bytes())["files"]}
+            with contextlib.suppress(*NONSENSE):  # damaged since: nothing to keep
+                needed |= {path.name, *json.loads(read_whole(path))["files"]}
         old = [path for path in self.folder.iterdir() if path.name not in needed and OURS.fullmatch(path.name)]
         for path in sorted(old, key=lambda path: path.suffix != ".json"):  # no manifest may outlive its files
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # as of a folder, which is none of ours: it stays
+                path.unlink()
         self.files = {name: digest for name, digest in self.files.items() if name in needed}
 
 

@@ -1,5 +1,6 @@
 """A seed's run folder: its lock, its configuration, its rows and its checkpoints."""
 
+import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
@@ -12,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from common.checkpoint import Checkpoints, Damaged, write_atomic
+from common.checkpoint import NONSENSE, Checkpoints, Damaged, read_whole, reason, write_atomic
 from common.errors import UsageError
+from common.limits import most_threads
 
 # flags that may differ between a run and its continuation: how long, where, and by what the same numbers are computed
 FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile"}
@@ -37,40 +39,78 @@ class Folder:
         self.threads, self.compile = 0, ""
 
     def conflict(self) -> str:
-        """How its configuration differs from this one; empty where it does not."""
+        """Why this run cannot train in its folder, by the folder's name and by what lies there; empty where it can."""
         path = self.path / "config.json"
         try:
-            old = json.loads(path.read_text()) if path.exists() else self.config
-            self.threads, self.compile = int(old.get("threads", 0)), str(old.get("compile", ""))
-            old = {**{name: value for name, value in LATER.items() if name in self.config}, **old}
-            names = sorted((set(old) | set(self.config)) - FREE - {"versions"})
-            different = [name for name in names if old.get(name) != self.config.get(name)]
-        except (ValueError, TypeError, AttributeError):
-            return f"{path}: not readable as JSON; mend it or give another --exp_name"
-        text = ", ".join(f"{name} {old.get(name)!r}, not {self.config.get(name)!r}" for name in different)
+            refuse_names(self.path)
+            refuse_strays(self.path)
+            old = read_config(path) or self.config
+            self._take_over(path, old)
+        except UsageError as error:
+            return str(error)
+        old = {**{name: value for name, value in LATER.items() if name in self.config}, **old}
+        names = sorted((set(old) | set(self.config)) - FREE - {"versions"})
+        different = [name for name in names if old.get(name) != self.config.get(name)]
+        text = ", ".join(
+            f"{name if name.isidentifier() else repr(name)} {short(repr(old.get(name)))}, not {self.config.get(name)!r}"
+            for name in different
+        )
         return text and f"{self.path}: holds a run with {text}; give the flags of that run, or another --exp_name"
+
+    def _take_over(self, path: Path, old: dict[str, Any]) -> None:
+        """Remember what the run began with. Raises UsageError where that is nothing to go on with."""
+        threads, compiled, most = old.get("threads", 0), old.get("compile", ""), most_threads()
+        if not self.config["threads"] and not (type(threads) is int and 0 <= threads <= most):
+            raise UsageError(
+                f"{path}: threads {short(repr(threads))}: must be a whole number within 0 .. {most}; mend it, or give "
+                "--threads"
+            )
+        if compiled not in ("", "auto", "on", "off"):
+            raise UsageError(f"{path}: compile {short(repr(compiled))}: must be 'on' or 'off'; mend it")
+        self.threads, self.compile = (0 if self.config["threads"] else threads), compiled
 
     def __enter__(self) -> "Folder":
         """Make it and lock it. Raises Usage where another process has it, or where nothing can be written."""
+        self.made = [path for path in (self.path, *self.path.parents) if not os.path.exists(path)]
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = open(self.path / ".lock", "a+")
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.lock.truncate(0)
+            self._lock()
             print(f"process {os.getpid()} on {platform.node()}", file=self.lock, flush=True)
             return self
         except BlockingIOError:
             with self.lock as lock:
                 lock.seek(0)
-                owner = lock.read().strip() or "another process"
+                owner = lock.read(200).partition("\n")[0].strip() or "another process"
             text = "is training in this folder; wait for it or give another --exp_name"
             raise Usage(f"{self.path}: {owner} {text}") from None
         except OSError as error:
+            self._unmake()
             raise Usage(
                 f"--data_dir {self.config['data_dir']!r}: cannot write there ({error}); give another --data_dir"
             ) from None
 
+    def _lock(self) -> None:
+        """Hold the folder's lock, emptied. Raises OSError; BlockingIOError where another process has it."""
+        path = self.path / ".lock"
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = open(path, "a+", errors="replace")  # noqa: SIM115
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(self.lock.fileno()), path.stat()):
+                break
+            self.lock.close()  # who had it before has just removed it, see _unmake
+        self.lock.truncate(0)
+
+    def _unmake(self) -> None:
+        """Remove the folders that this process made, where nothing was written into them."""
+        with contextlib.suppress(OSError):
+            if self.made and os.listdir(self.path) == [".lock"]:
+                (self.path / ".lock").unlink()
+        for path in self.made:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+
     def __exit__(self, *_: Any) -> None:
+        self._unmake()  # while it is locked
         self.lock.close()
 
     def begin(self, progress: str) -> None:
@@ -83,8 +123,8 @@ class Folder:
             write_atomic(self.progress, progress.encode())
 
     def rows(self) -> str:
-        """progress.txt as it is."""
-        return self.progress.read_text() if self.progress.exists() else ""
+        """progress.txt as it is; what is no UTF-8 in it is replaced."""
+        return read_whole(self.progress).decode(errors="replace") if self.progress.exists() else ""
 
     def steps(self, say: Callable[[str], None]) -> list[int]:
         """Steps that an undamaged checkpoint stands at, oldest first. Raises Usage where all are damaged."""
@@ -114,22 +154,64 @@ class Folder:
             write_atomic(self.progress, "".join(f"{line}\n" for line in [header, *above, row]).encode())
 
 
+def read_config(path: Path) -> dict[str, Any] | None:
+    """What a config.json holds; None where there is none. Raises UsageError where it cannot be read."""
+    if not os.path.lexists(path):
+        return None
+    try:
+        config = json.loads(read_whole(path))
+        assert isinstance(config, dict), "it is no object"
+        return config
+    except (AssertionError, *NONSENSE) as error:
+        text = "mend it, or give another --exp_name"
+        raise UsageError(f"{path}: not readable as JSON ({reason(error)}); {text}") from None
+
+
+def refuse_strays(folder: Path) -> None:
+    """Raise UsageError where something stands in a run's folder in the place of one of its files."""
+    for name in (".lock", "config.json", "progress.txt", "policy.safetensors", "checkpoint"):
+        path = folder / name
+        if os.path.lexists(path) and not (path.is_dir() if name == "checkpoint" else path.is_file()):
+            kind = "folder" if name == "checkpoint" else "regular file"
+            raise UsageError(f"{path}: is no {kind}; move it away and start again, or give another --exp_name")
+
+
+def refuse_names(path: Path) -> None:
+    """Raise UsageError where a run's folder has a name that is too long for the file system."""
+    home = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    name, whole = os.pathconf(home, "PC_NAME_MAX"), os.pathconf(home, "PC_PATH_MAX") - 80  # for the files in it
+    lengths = {part: len(os.fsencode(part)) for part in path.parts}
+    longest = max(lengths, key=lambda part: lengths[part])
+    if lengths[longest] > name:
+        text = f"a name of {lengths[longest]} bytes, where {name} are allowed"
+        raise UsageError(f"{short(longest)}: {text}; give a shorter --data_dir or --exp_name")
+    if len(os.fsencode(path)) > whole:
+        text = f"a path of {len(os.fsencode(path))} bytes, where {whole} are allowed"
+        raise UsageError(f"{short(str(path))}: {text}; give a shorter --data_dir")
+
+
+def short(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:60]}..."
+
+
 def learner_folder(config: Any, learner: str, seed: int) -> Path:
     """Where a program that trains several learners keeps one seed of one of them."""
     return Path(config.data_dir) / f"{config.exp_name}_{learner}" / f"{config.exp_name}_{learner}_s{seed}"
 
 
 def finished(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether this run is done. Makes its folder; raises ValueError where that holds a run of other settings."""
+    """Whether this run is done. Makes its folder; raises UsageError where that holds a run of other settings."""
+    refuse_names(folder)
+    refuse_strays(folder)
+    old = read_config(folder / "config.json") or config
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        old = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else config
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: {error}; give another --exp_name or --data_dir") from None
+    except OSError as error:
+        raise UsageError(f"{folder}: {error}; give another --exp_name or --data_dir") from None
     for name in sorted({*old, *config} - {"data_dir", "num_runs"}):
         if old.get(name) != config.get(name):
-            raise ValueError(
-                f"{folder}: holds a run with {name} {old.get(name)!r}, not {config.get(name)!r}; "
+            raise UsageError(
+                f"{folder}: holds a run with {name} {short(repr(old.get(name)))}, not {config.get(name)!r}; "
                 "give another --exp_name, or the flags of that run"
             )
     write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())

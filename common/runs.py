@@ -25,7 +25,8 @@ import tyro
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from common.checkpoint import flatten, write_atomic
+from common import limits
+from common.checkpoint import NONSENSE, Damaged, flatten, reason, write_atomic
 from common.errors import UsageError
 from common.fast import kernels
 from common.fast.kernels import Kernels
@@ -62,6 +63,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        within(self, threads=(0, limits.most_threads()))  # each of them takes memory
         if "/" in self.exp_name or self.exp_name.startswith("."):
             raise ValueError(f"--exp_name {self.exp_name!r}: is a folder below --data_dir; no / and no leading dot")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
@@ -77,9 +79,11 @@ def within(config: Any, **ranges: tuple[float, float]) -> None:
     """Raise ValueError for a flag outside of its closed range."""
     for name, (low, high) in ranges.items():
         value = getattr(config, name)
-        if not (low <= value <= high and math.isfinite(value)):
-            limits = f"finite, {low} or more" if high == math.inf else f"within {low} .. {high}"
-            raise ValueError(f"--{name} {value}: must be {limits}")
+        if high == math.inf and value > limits.LARGEST and value != math.inf:
+            raise ValueError(f"--{name} {value}: must be {limits.LARGEST} at most")
+        if not (low <= value <= high and value != math.inf):
+            text = f"finite, {low} or more" if high == math.inf else f"within {low} .. {high}"
+            raise ValueError(f"--{name} {value}: must be {text}")
 
 
 class SeedFailure(Exception):
@@ -160,17 +164,12 @@ class Run:
     def track(self, **parts: Any) -> None:
         """Name what a checkpoint holds, objects with state_dict(row), load_state_dict(row, state), and restore it."""
         self.parts = parts
+        limits.check(self.config, len(self.seeds), parts["env"])
         if hasattr(parts["agents"], "use"):
             parts["agents"].use(self.kernels)
-        for row, folder in enumerate(self.folders):
-            if self.start == 0:
-                folder.begin("")
-                continue
-            state = folder.checkpoints.load(self.start, parts.get("replay"), row)
-            for name, part in parts.items():
-                part.load_state_dict(row, state[name])
-            self.log.load_state_dict(row, state["log"], self.config.device)
-            folder.begin(state["folder"]["progress"])
+        progress = [self._restore(row) if self.start else "" for row in range(len(self.seeds))]
+        for folder, text in zip(self.folders, progress):  # nothing is changed before all of them are restored
+            folder.begin(text)
         if self.start == 0:
             self.save(0)  # a disk that cannot be written to is found now, and rows never stand without a checkpoint
         else:
@@ -179,6 +178,29 @@ class Run:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writers = [SummaryWriter(str(f.path / "tensorboard"), purge_step=self.start + 1) for f in self.folders]
+
+    def _restore(self, row: int) -> str:
+        """Put back one seed's checkpoint: its progress.txt. Raises Usage where it does not hold what it has to."""
+        folder, part = self.folders[row], None
+        try:
+            state = folder.checkpoints.load(self.start, self.parts.get("replay"), row)
+            if missing := [name for name in (*self.parts, "log", "folder") if name not in state]:
+                raise Damaged(f"no {missing[0]}")
+            for name, part in self.parts.items():
+                part.load_state_dict(row, state[name])
+            part = None
+            self.log.load_state_dict(row, state["log"], self.config.device)
+            return str(state["folder"]["progress"])
+        except UsageError:
+            raise
+        except (Damaged, RuntimeError, *NONSENSE) as error:
+            if part is not None and not part.load_state_dict.__module__.startswith(("common.", "envs.")):
+                raise  # an author's defect keeps its traceback
+            path = folder.checkpoints.folder / f"{self.start}.json"
+            raise Usage(
+                f"{path}: does not hold what this run saves ({reason(error)}); move it away to go on from the one "
+                f"before it, or move {folder.path} away to start over"
+            ) from error
 
     def record(self, update: Update) -> Update:
         """`update`, replayed from a record where --record allows it and the record gives the same; see Recorded."""
@@ -358,7 +380,8 @@ def parse(
     out, err = (io.StringIO() if quiet else sys.stdout), io.StringIO()  # one rank's --help is enough
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            summary = (doc or "").partition("\n\n")[0]
+            paragraphs = (doc or "").strip().split("\n\n")
+            summary = "\n\n".join(dict.fromkeys([paragraphs[0], paragraphs[-1]]))  # what it is, and what ranks are
             config = tyro.cli(
                 config_class, prog=f"{algorithm}.py", description=summary, default=default, use_underscores=True
             )
@@ -375,7 +398,7 @@ def parse(
 
 def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, ranks: Ranks, signals: Signals) -> int:
     """Train this rank's seeds and wait for the other ranks; the exit status. Rank 0 shows all seeds in a table."""
-    seeds = [config.seed + k for k in range(config.num_runs or ranks.size)]
+    seeds = range(config.seed, config.seed + (config.num_runs or ranks.size))
     status, last_word = 0, ""
     try:
         status = _train_seeds(config, train, algorithm, ranks, signals, seeds)
@@ -417,6 +440,8 @@ def _train_seeds(
     if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise Usage("--tensorboard: it is not installed; pip install tensorboard")
     mine = seeds[ranks.rank :: ranks.size]
+    limits.check_seeds(len(mine))
+    limits.check(config, len(mine))
     folders = {seed: Folder(config, algorithm, seed) for seed in seeds}
     for seed, folder in folders.items():  # every rank looks at all, so that none starts where another one refuses
         if conflict := folder.conflict():
@@ -443,6 +468,10 @@ def _train_seeds(
                 if signals.held:  # raised by a step: no mistake in the flags
                     raise
                 raise Usage(str(error)) from None
+            except MemoryError as error:
+                if signals.held:
+                    raise
+                raise Usage(f"not enough memory for these flags ({error}); give smaller numbers") from None
             finally:
                 run.close()
     return status
@@ -479,10 +508,11 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
     total, at = config.epochs * config.steps_per_epoch, {}
     for seed, folder in folders.items():
         steps = folder.steps(lambda text, seed=seed: say(f"[s{seed}] {text}", sys.stderr))
-        epochs = max(0, folder.rows().count("\n") - 1)
+        rows = folder.rows()
+        epochs = max(0, rows.count("\n") - 1)
         if (steps and steps[-1] >= total) or (not steps and epochs >= config.epochs):
             say(f"[s{seed}] finished already: {folder.path}; a larger --epochs would go on")
-        elif epochs and not steps:
+        elif rows and not steps:
             raise Usage(
                 f"{folder.path}: its checkpoint is gone, so it cannot go on from epoch {epochs}; "
                 "move it away to start over, or give another --exp_name"

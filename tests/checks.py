@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import load_file
 from toys import Toy, make_agents, make_batch, nets_of, parameters, same_bits
 
+from common.checkpoint import Checkpoints
 from common.fast import kernels
 from common.nets import MLP
 from common.runs import main
@@ -62,7 +63,7 @@ def assert_trains(module: ModuleType, data_dir: Path, losses: set[str], **flags:
 
 def kept(run: Path) -> dict[str, Any]:
     """All that a finished run left behind, but for the time that it took."""
-    last = max(int(path.stem) for path in (run / "checkpoint").glob("*.json"))
+    last = Checkpoints(run / "checkpoint").steps()[-1]
     manifest = json.loads((run / "checkpoint" / f"{last}.json").read_text())
     values = {k: v for k, v in manifest["values"].items() if k not in ("log/elapsed", "folder/progress")}
     arrays = load_file(run / "checkpoint" / f"{last}.safetensors") | load_file(run / "policy.safetensors")

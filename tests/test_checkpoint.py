@@ -193,6 +193,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole_and_says_which_file(tmp_p
     checkpoints.save(15, {"part": {"x": np.zeros(1000)}}, replay)
     before = files(tmp_path)
     fill(replay, 15)
+    fsync, replace = os.fsync, os.replace
     if failing == "write":  # a real refusal: files may not grow any more
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
@@ -202,7 +203,8 @@ def test_a_full_disk_leaves_the_older_checkpoint_whole_and_says_which_file(tmp_p
         with pytest.raises(OSError, match=str(tmp_path)):
             checkpoints.save(30, {"part": {"x": np.zeros(1000)}}, replay)
     finally:
-        monkeypatch.undo()
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, "replace", replace)
         if failing == "write":
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert files(tmp_path) == before
