@@ -404,7 +404,7 @@ def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, r
         status = _train_seeds(config, train, algorithm, ranks, signals, seeds)
     except Stopped as stop:
         status, last_word = 128 + stop.signum, str(stop)
-    except Usage as error:
+    except UsageError as error:
         status, last_word = 2, f"{algorithm}.py: {error}" if str(error) else ""
     except OSError as error:
         mend = "what was saved before is whole: make room or mend it, and give the command again"

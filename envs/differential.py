@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.vector import VectorEnv, clip
+from envs.vector import VectorEnv, clip, steps
 
 RADIUS = {1: 0.10, 2: 0.12, 3: 0.25, 4: 0.38, 5: 0.51}  # m, the radius of the hill at the centre, by number of agents
 STEP = 0.1  # how far a full action moves its coordinate
@@ -52,7 +52,7 @@ class DifferentialGame(VectorEnv):
     def reseed(self, seeds: Sequence[int]) -> None:
         super().reseed(seeds)
         self.x = np.zeros((len(seeds), self.n_agents))
-        self.path = np.zeros((len(seeds), self.max_ep_len + 1, self.n_agents), np.float32)  # for `render` only
+        self.path = steps(len(seeds), self.max_ep_len + 1, self.n_agents)  # for `render` only
 
     def _restart(self, rows: np.ndarray) -> None:
         for row in rows:
@@ -127,7 +127,7 @@ class StochasticDifferentialGame(DifferentialGame):
     def reseed(self, seeds: Sequence[int]) -> None:
         super().reseed(seeds)
         # (S, T, 2, N), chance and push: drawn for a whole episode at its start, so that no step goes from row to row
-        self.noise = np.zeros((len(seeds), self.max_ep_len, 2, self.n_agents))
+        self.noise = steps(len(seeds), self.max_ep_len, 2, self.n_agents, dtype=np.float64)
 
     def _restart(self, rows: np.ndarray) -> None:
         super()._restart(rows)

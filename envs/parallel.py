@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 import envs
-from envs.vector import VectorEnv, mask
+from envs.vector import VectorEnv, mask, steps
 
 
 class ParallelEnvs(VectorEnv):
@@ -41,7 +41,7 @@ class ParallelEnvs(VectorEnv):
     def reseed(self, seeds: Sequence[int]) -> None:
         super().reseed(seeds)
         self.episode_seed = [0] * len(seeds)  # the seed that each row's episode started with
-        self.played = np.zeros((len(seeds), self.max_ep_len, self.n_agents, self.n_act), np.float32)
+        self.played = steps(len(seeds), self.max_ep_len, self.n_agents, self.n_act)
 
     def _restart(self, rows: np.ndarray) -> None:
         for row in rows:

@@ -135,6 +135,14 @@ class VectorEnv:
         raise NotImplementedError
 
 
+def steps(n_rows: int, max_ep_len: int, *shape: int, dtype: type = np.float32) -> np.ndarray:
+    """Zeros for each step of an episode: (n_rows, max_ep_len, *shape). ValueError where there is no memory for them."""
+    try:
+        return np.zeros((n_rows, max_ep_len, *shape), dtype)
+    except (MemoryError, ValueError) as error:
+        raise ValueError(f"an episode of {max_ep_len} steps (--max_ep_len, --test_ep_len): {error}") from None
+
+
 def clip(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
     """np.clip, which spends 5 us on its way to these two; NaN stays NaN."""
     return np.minimum(np.maximum(x, low), high)
