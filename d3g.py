@@ -31,6 +31,7 @@ from torch import Tensor
 
 import envs
 from common.agents import Actor, Stacks
+from common.errors import UsageError
 from common.evaluate import evaluate
 from common.nets import MLP, Adam
 from common.replay import Batch, Replay
@@ -69,7 +70,7 @@ class Config(RunConfig):
         within(self, hid=one, l=one, batch_size=one, replay_size=one, update_every=one, updates=one, tau_every=one)
         for name, value in AUTHORS.items() if self.authors_settings else ():
             if getattr(self, name) not in (value, getattr(Config, name)):
-                raise ValueError(
+                raise UsageError(
                     f"--{name} {getattr(self, name)}: --authors_settings makes it {value}; give one of the two"
                 )
             object.__setattr__(self, name, value)  # so that config.json tells what was used

@@ -33,12 +33,14 @@ from torch import Tensor
 
 import envs
 from common.agents import Actor, Stacks
+from common.errors import UsageError
 from common.evaluate import evaluate
 from common.nets import MLP, Adam
 from common.runs import Run, RunConfig, main, within
 from common.seeding import Streams
 
 LOG_STD = -0.5  # log of the policy's std at the start, in units of the action range [-1, 1]
+ROLLOUT = 4_000  # environment steps between updates, as in Spinning Up's PPO
 ADV_EPS = 1e-8  # added to the std of advantages, in units of the return
 
 # what envs.schedule holds for learners without a replay; PPO's own settings do not depend on the task
@@ -54,7 +56,7 @@ class Config(RunConfig):
     clip_ratio: float = 0.2  # how far the likelihood ratio may leave 1 before the objective is flat
     pi_lr: float = 3e-4  # Adam's step size for the policy
     vf_lr: float = 1e-3  # Adam's step size for the value
-    rollout: int = 4_000  # environment steps between updates, per seed; each update sees all of them
+    rollout: int = 0  # environment steps between updates, per seed; 0: 4000, or an epoch where the run is shorter
     train_pi_iters: int = 80  # steps of the policy on a rollout, at most
     train_v_iters: int = 80  # steps of the value on a rollout
     target_kl: float = 0.01  # an agent's policy stops for this rollout once its KL estimate is above 1.5 times this
@@ -65,7 +67,15 @@ class Config(RunConfig):
         within(self, gamma=(0, 1), lam=(0, 1), clip_ratio=(0, 1), pi_lr=more, vf_lr=more, target_kl=more)
         one = (1, float("inf"))
         within(self, hid=one, l=one, train_pi_iters=one, train_v_iters=one)
-        within(self, rollout=(1, self.epochs * self.steps_per_epoch))  # a longer one would never end in an update
+        within(self, rollout=(0, float("inf")))
+        steps = self.epochs * self.steps_per_epoch
+        if not self.rollout:
+            object.__setattr__(self, "rollout", ROLLOUT if steps >= ROLLOUT else self.steps_per_epoch)
+        if self.rollout > steps:
+            raise UsageError(
+                f"--rollout {self.rollout}: longer than the run of {steps} steps (--epochs {self.epochs} of "
+                f"--steps_per_epoch {self.steps_per_epoch}), which would end before its first update"
+            )
 
 
 class Steps(NamedTuple):

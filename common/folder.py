@@ -1,5 +1,6 @@
 """A seed's run folder: its lock, its configuration, its rows and its checkpoints."""
 
+import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
@@ -33,6 +34,7 @@ class Folder:
         self.path = Path(config.data_dir) / config.exp_name / f"{config.exp_name}_s{seed}"
         self.progress = self.path / "progress.txt"
         self.checkpoints = Checkpoints(self.path / "checkpoint")
+        self.made: list[Path] = []  # folders that were not there before, the innermost first
         # what the run began with: other threads or kernels take sums in another order
         self.threads, self.compile = 0, ""
 
@@ -53,9 +55,8 @@ class Folder:
     def __enter__(self) -> "Folder":
         """Make it and lock it. Raises Usage where another process has it, or where nothing can be written."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = open(self.path / ".lock", "a+")
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not any(self._locked() for _ in range(9)):
+                raise FileNotFoundError(f"{self.path / '.lock'} goes away again and again")
             self.lock.truncate(0)
             print(f"process {os.getpid()} on {platform.node()}", file=self.lock, flush=True)
             return self
@@ -70,7 +71,24 @@ class Folder:
                 f"--data_dir {self.config['data_dir']!r}: cannot write there ({error}); give another --data_dir"
             ) from None
 
+    def _locked(self) -> bool:
+        """Make and lock it; False where its last owner, who left nothing in it, removed it meanwhile."""
+        self.made = [path for path in (self.path, *self.path.parents) if not path.exists()] or self.made
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (closed in __exit__)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.path.samestat(os.fstat(self.lock.fileno()), os.stat(self.path / ".lock"))
+        except FileNotFoundError:
+            return False
+
     def __exit__(self, *_: Any) -> None:
+        """Unlock it. Where nothing was written, it goes again, with those above it that it was made with."""
+        with contextlib.suppress(OSError):
+            if self.path in self.made and os.listdir(self.path) == [".lock"]:
+                (self.path / ".lock").unlink()  # while it is locked: who opened it meanwhile sees that it is gone
+                for path in self.made:
+                    path.rmdir()
         self.lock.close()
 
     def begin(self, progress: str) -> None:
@@ -120,15 +138,15 @@ def learner_folder(config: Any, learner: str, seed: int) -> Path:
 
 
 def finished(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether this run is done. Makes its folder; raises ValueError where that holds a run of other settings."""
+    """Whether this run is done. Makes its folder; raises UsageError where that holds a run of other settings."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         old = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else config
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: {error}; give another --exp_name or --data_dir") from None
+        raise UsageError(f"{folder}: {error}; give another --exp_name or --data_dir") from None
     for name in sorted({*old, *config} - {"data_dir", "num_runs"}):
         if old.get(name) != config.get(name):
-            raise ValueError(
+            raise UsageError(
                 f"{folder}: holds a run with {name} {old.get(name)!r}, not {config.get(name)!r}; "
                 "give another --exp_name, or the flags of that run"
             )

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import UsageError
 from common.seeding import Streams
 
 
@@ -40,7 +41,7 @@ class Replay:
             )
         except (MemoryError, ValueError, RuntimeError):
             gib = math.prod(shape) * 4 / 2**30
-            raise ValueError(
+            raise UsageError(
                 f"--replay_size {size}: {gib:.3g} GiB for {len(seeds)} seeds are more than {device} has"
             ) from None
         self.streams = Streams(seeds, "replay")
