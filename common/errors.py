@@ -47,14 +47,19 @@ def exit_status(error: BaseException) -> int:
     return getattr(error, "exit_status", 0)
 
 
-def of_seeds(error: BaseException, when: str, rows_per_seed: int = 1) -> BaseException:
-    """A SeedFailure where `error` is of some rows of an environment alone; else `error` itself."""
+def of_seeds(error: BaseException, when: str, n_seeds: int) -> BaseException:
+    """A SeedFailure where `error` is of some rows of an environment alone; else `error` itself.
+
+    The rows are one a seed, or those of the test episodes: as many of each seed, side by side.
+    """
+    n_rows = getattr(error, "n_rows", 0)
+    if not n_rows or n_rows % n_seeds:
+        return error
     first: dict[int, BaseException] = {}
     for row, broken in sorted(getattr(error, "broken_rows", {}).items()):
-        first.setdefault(row // rows_per_seed, broken)
-    if not first:
-        return error
-    reasons = {seed: f"{when}: {broken}" for seed, broken in first.items()}
+        first.setdefault(row // (n_rows // n_seeds), broken)
+    where = "" if n_rows == n_seeds else "in a test episode "
+    reasons = {seed: f"{when}: {where}{broken}" for seed, broken in first.items()}
     return SeedFailure(reasons, {seed: broken.__cause__ for seed, broken in first.items()})
 
 

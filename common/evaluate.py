@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import of_seeds
-
 
 def episode_seeds(seeds: Sequence[int], step: int, episodes: int) -> list[int]:
     """Seeds of the test episodes after `step` steps: a function of these alone, so there is nothing to save."""
@@ -25,21 +23,10 @@ def evaluate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns and lengths of one episode in each row of `env`, S * E rows for S seeds: both (S, E).
 
-    pi maps obs (S, N, E, O) to act (S, N, E, A) and is followed without noise. Raises SeedFailure where an environment
-    of some seeds fails by itself.
+    pi maps obs (S, N, E, O) to act (S, N, E, A) and is followed without noise.
     """
-    episodes = len(env.seeds) // len(seeds)
-    env.reseed(episode_seeds(seeds, step, episodes))
-    try:
-        returns, lengths = _play(env, pi, len(seeds), device)
-    except Exception as error:
-        raise of_seeds(error, f"step {step}: in a test episode", episodes) from error
-    return returns.reshape(len(seeds), -1), lengths.reshape(len(seeds), -1)
-
-
-def _play(env: Any, pi: Callable[[Tensor], Tensor], S: int, device: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return and length of one episode in each row of `env`, of which S * E belong to S seeds: both (S * E,)."""
-    rows = len(env.seeds)
+    S, rows = len(seeds), len(env.seeds)
+    env.reseed(episode_seeds(seeds, step, rows // S))
     obs = env.reset()
     returns, lengths, running = np.zeros(rows), np.zeros(rows, int), np.ones(rows, bool)
     while running.any():
@@ -48,4 +35,4 @@ def _play(env: Any, pi: Callable[[Tensor], Tensor], S: int, device: str) -> tupl
         returns[running] += rew[running]
         lengths += running
         running &= ~(terminated | truncated)
-    return returns, lengths
+    return returns.reshape(S, -1), lengths.reshape(S, -1)

@@ -250,7 +250,7 @@ class Run:
     def failed(self, error: BaseException) -> list[int]:
         """The seeds that `error` ends, after saying why. Raises what ends the whole program, if only as a Defect."""
         when = f"step {self.step}" if self.step else f"before step {self.start + 1}"
-        failure = of_seeds(error, when)
+        failure = of_seeds(error, when, len(self.seeds))
         if not isinstance(failure, SeedFailure):
             raise error if exit_status(error) else defect(error, f"[{self.name}] {when}")
         said = ""

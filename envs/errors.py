@@ -1,7 +1,7 @@
 """What environments raise, and how they tell a mistake in a flag from an author's code that fails.
 
-common/ imports nothing from here, nor this from common/. It knows these exceptions by two attributes: the text of one
-with an `exit_status` is a line that explains it, and `broken_rows` says which rows have failed.
+common/ imports nothing from here, nor this from common/. It knows these exceptions by their attributes: the text of one
+with an `exit_status` is a line that explains it, and `broken_rows` says which of `n_rows` have failed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Broken(Exception):
 class RowsBroken(Exception):
     """What happened in the rows that have failed. Other rows are not touched by it."""
 
-    def __init__(self, rows: dict[int, Broken]):
+    def __init__(self, rows: dict[int, Broken], n_rows: int):
         super().__init__("; ".join(f"row {row}: {error}" for row, error in rows.items()))
-        self.broken_rows = rows
+        self.broken_rows, self.n_rows = rows, n_rows
 
 
 def blame(what: str, error: BaseException) -> Broken:

@@ -118,7 +118,7 @@ class VectorEnv:
             except (Exception, SystemExit) as error:
                 broken[row] = blame("the environment", error)
         if broken:
-            raise RowsBroken(broken) from next(iter(broken.values())).__cause__
+            raise RowsBroken(broken, len(self.seeds)) from next(iter(broken.values())).__cause__
 
     def _restart(self, rows: np.ndarray) -> None:
         """Start an episode in these rows; write self.obs[rows]."""

@@ -108,7 +108,7 @@ def test_an_environment_that_raises_or_exits_ends_its_own_seed(made, monkeypatch
     raised, called = "raised ZeroDivisionError: no way", r"called sys.exit\(0\) \(test_errors.py, line \d+\)"
     did = raised if what == "raise" else called
     line, _, traceback = err.partition("\n")
-    test = "in a test episode: " * where.startswith("test")
+    test = "in a test episode " * where.startswith("test")
     pattern = rf"\[s1\] failed: step {step}: {test}the environment {did} \(up to its last checkpoint it is kept\)"
     assert (status, bool(re.fullmatch(pattern, line))) == (1, True), err
     if what == "raise":  # the author's frames alone
