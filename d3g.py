@@ -38,6 +38,7 @@ from torch import Tensor
 
 import envs
 from common.agents import Actor, Stacks
+from common.errors import UsageError
 from common.evaluate import evaluate
 from common.flags import Count, Natural, NonNegative, Unit
 from common.nets import Adam, Net
@@ -72,7 +73,7 @@ class Config(RunConfig):
         super().__post_init__()
         for name, value in AUTHORS.items() if self.authors_settings else ():
             if getattr(self, name) not in (value, getattr(Config, name)):
-                raise ValueError(
+                raise UsageError(
                     f"--{name} {getattr(self, name)}: --authors_settings makes it {value}; give one of the two"
                 )
             object.__setattr__(self, name, value)  # so that config.json tells what was used

@@ -33,13 +33,15 @@ from torch import Tensor
 
 import envs
 from common.agents import Actor, Stacks
+from common.errors import UsageError
 from common.evaluate import evaluate
-from common.flags import Count, NonNegative, Unit
+from common.flags import Count, Natural, NonNegative, Unit
 from common.nets import Adam, Net
-from common.runs import Run, RunConfig, main, within
+from common.runs import Run, RunConfig, main
 from common.seeding import Streams
 
 LOG_STD = -0.5  # log of the policy's std at the start, in units of the action range [-1, 1]
+ROLLOUT = 4_000  # environment steps between updates, as in Spinning Up's PPO
 ADV_EPS = 1e-8  # added to the std of advantages, in units of the return
 
 # what envs.schedule holds for learners without a replay; PPO's own settings do not depend on the task
@@ -55,14 +57,21 @@ class Config(RunConfig):
     clip_ratio: Unit = 0.2  # how far the likelihood ratio may leave 1 before the objective is flat
     pi_lr: NonNegative = 3e-4  # Adam's step size for the policy
     vf_lr: NonNegative = 1e-3  # Adam's step size for the value
-    rollout: Count = 4_000  # environment steps between updates, per seed; each update sees all of them
+    rollout: Natural = 0  # environment steps between updates, per seed; 0: 4000, or an epoch where the run is shorter
     train_pi_iters: Count = 80  # steps of the policy on a rollout, at most
     train_v_iters: Count = 80  # steps of the value on a rollout
     target_kl: NonNegative = 0.01  # an agent's policy stops for this rollout once its KL passes 1.5 times this
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within(self, rollout=(1, self.epochs * self.steps_per_epoch))  # a longer one would never end in an update
+        steps = self.epochs * self.steps_per_epoch
+        if not self.rollout:
+            object.__setattr__(self, "rollout", ROLLOUT if steps >= ROLLOUT else self.steps_per_epoch)
+        if self.rollout > steps:
+            raise UsageError(
+                f"--rollout {self.rollout}: longer than the run of {steps} steps (--epochs {self.epochs} of "
+                f"--steps_per_epoch {self.steps_per_epoch}), which would end before its first update"
+            )
 
 
 class Steps(NamedTuple):

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
+from common import limits
 from common.errors import UsageError
 
 
@@ -25,8 +26,16 @@ def check_ranges(config: Any) -> None:
     """Raise UsageError for a flag outside the range of its type, or not finite."""
     for name, hint in get_type_hints(type(config), include_extras=True).items():
         for extra in getattr(hint, "__metadata__", ()):
-            value = getattr(config, name)
-            if isinstance(extra, Range) and not (extra.low <= value <= extra.high and math.isfinite(value)):
-                above = f"finite, {extra.low} or more"
-                limits = above if extra.high == math.inf else f"within {extra.low} .. {extra.high}"
-                raise UsageError(f"--{name} {value}: must be {limits}")
+            if isinstance(extra, Range):
+                within(config, **{name: (extra.low, extra.high)})
+
+
+def within(config: Any, **ranges: tuple[float, float]) -> None:
+    """Raise UsageError for a flag outside of its closed range."""
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if high == math.inf and value > limits.LARGEST and value != math.inf:
+            raise UsageError(f"--{name} {value}: must be {limits.LARGEST} at most")
+        if not (low <= value <= high and value != math.inf):
+            text = f"finite, {low} or more" if high == math.inf else f"within {low} .. {high}"
+            raise UsageError(f"--{name} {value}: must be {text}")

@@ -35,6 +35,7 @@ class Folder:
         self.path = Path(config.data_dir) / config.exp_name / f"{config.exp_name}_s{seed}"
         self.progress = self.path / "progress.txt"
         self.checkpoints = Checkpoints(self.path / "checkpoint")
+        self.made: list[Path] = []  # folders that were not there before, the innermost first
         # what the run began with: other threads or kernels take sums in another order
         self.threads, self.compile = 0, ""
 

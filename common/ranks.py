@@ -6,6 +6,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from common.errors import UsageError
+
 # set by the launchers of MPICH, Open MPI and Slurm: how many processes it started, and which of them this is
 LAUNCHERS = (
     ("PMI_SIZE", "PMI_RANK"),
@@ -25,7 +27,7 @@ class Ranks:
     def detect(cls) -> "Ranks":
         """This process's place under a launcher; alone without one, where mpi4py is not even imported.
 
-        Raises ValueError where launcher and MPI library do not match: every process would take itself for rank 0 of 1
+        Raises UsageError where launcher and MPI library do not match: every process would take itself for rank 0 of 1
         and all would write seed 0.
         """
         expected = next((int(os.environ[size]) for size, _ in LAUNCHERS if os.environ.get(size, "").isdigit()), 1)
@@ -36,14 +38,14 @@ class Ranks:
                 warnings.simplefilter("ignore", RuntimeWarning)  # of a strange launcher: it is refused below
                 from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
-            raise ValueError(
+            raise UsageError(
                 f"started as one of {expected} processes, but mpi4py does not load ({error}): "
                 "pip install mpi4py mpich, and start with the mpirun of the same environment"
             ) from None
         comm = MPI.COMM_WORLD
         if comm.size != expected:
             library = " ".join(MPI.Get_library_version().split("\n")[0].strip("\0 ").split())
-            raise ValueError(
+            raise UsageError(
                 f"the launcher started {expected} processes, but MPI counts {comm.size} ({library}): the launcher "
                 "belongs to another MPI; use the mpirun that was installed with mpi4py's library (.venv/bin/mpirun)"
             )

@@ -13,7 +13,6 @@ import shlex
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +26,21 @@ from tqdm import tqdm
 
 from common import limits
 from common.checkpoint import NONSENSE, Damaged, flatten, reason, write_atomic
-from common.errors import UsageError
+from common.errors import (
+    SeedFailure,
+    Unwritten,
+    UsageError,
+    defect,
+    exit_status,
+    files,
+    last_words,
+    of_seeds,
+    trace,
+)
 from common.fast import kernels
 from common.fast.kernels import Kernels
 from common.fast.record import Plain, Recorded, Update, cuda_graph, operations
-from common.flags import Count, Natural, Range, check_ranges
+from common.flags import Count, Natural, Range, check_ranges, within
 from common.folder import Folder, Usage
 from common.log import Log, summary
 from common.ranks import Ranks
@@ -55,7 +64,7 @@ class RunConfig:
     test_ep_len: Count = 1000  # steps after which a test episode is truncated
     save_freq: Count = 1  # epochs between checkpoints
     device: str = "cpu"  # where to train: cpu, cuda, cuda:1
-    threads: Natural = 0  # threads of this process; 0: those that the run began with, at first cores / ranks per host
+    threads: int = 0  # threads of this process; 0: those that the run began with, at first cores / ranks per host
     compile: Literal["auto", "on", "off"] = "auto"  # kernels compiled for this CPU; auto: where a C++ compiler is found
     record: Literal["auto", "on", "off"] = "auto"  # replay a record of the update; auto: where that gives the same bits
     stop_on_divergence: bool = False  # end a seed, with status 1, whose values pass what any return can be
@@ -65,9 +74,9 @@ class RunConfig:
         check_ranges(self)
         within(self, threads=(0, limits.most_threads()))  # each of them takes memory
         if "/" in self.exp_name or self.exp_name.startswith("."):
-            raise ValueError(f"--exp_name {self.exp_name!r}: is a folder below --data_dir; no / and no leading dot")
+            raise UsageError(f"--exp_name {self.exp_name!r}: is a folder below --data_dir; no / and no leading dot")
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"--device {self.device!r}: known are cpu, cuda and cuda:<number>")
+            raise UsageError(f"--device {self.device!r}: known are cpu, cuda and cuda:<number>")
 
 
 FAR = 2.0  # times the largest possible return: a warning is due
@@ -75,27 +84,8 @@ RETRY = 2.0  # seconds before a compiler that failed is tried again, where a run
 DIVERGED = "the update diverged; start anew with smaller step sizes"
 
 
-def within(config: Any, **ranges: tuple[float, float]) -> None:
-    """Raise ValueError for a flag outside of its closed range."""
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        if high == math.inf and value > limits.LARGEST and value != math.inf:
-            raise ValueError(f"--{name} {value}: must be {limits.LARGEST} at most")
-        if not (low <= value <= high and value != math.inf):
-            text = f"finite, {low} or more" if high == math.inf else f"within {low} .. {high}"
-            raise ValueError(f"--{name} {value}: must be {text}")
-
-
-class SeedFailure(Exception):
-    """Some seeds of a group cannot go on; `reasons` says why, by row. The others are not touched by it."""
-
-    def __init__(self, reasons: dict[int, str]):
-        super().__init__("; ".join(reasons.values()))
-        self.reasons = reasons
-
-
-class Stopped(Exception):
-    """A signal asked this process to end."""
+class Stopped(BaseException):
+    """A signal asked this process to end. No Exception, as an environment's step is free to catch those."""
 
     def __init__(self, signum: int, text: str = ""):
         super().__init__(text or f"stopped by {signal.Signals(signum).name}")
@@ -146,6 +136,7 @@ class Run:
     ):
         self.config, self.seeds, self.folders, self.ranks, self.signals = config, tuple(seeds), folders, ranks, signals
         self.start, self.total = start, config.epochs * config.steps_per_epoch
+        self.step = 0  # that is being made; 0: none yet
         self.kernels = kernels
         self.log = Log(len(seeds))
         self.diverged: set[int] = set()  # rows that were warned of
@@ -167,9 +158,12 @@ class Run:
         limits.check(self.config, len(self.seeds), parts["env"])
         if hasattr(parts["agents"], "use"):
             parts["agents"].use(self.kernels)
+        if self.start == 0:
+            self._states(0)  # refuses what cannot be saved while nothing is written yet
         progress = [self._restore(row) if self.start else "" for row in range(len(self.seeds))]
-        for folder, text in zip(self.folders, progress):  # nothing is changed before all of them are restored
-            folder.begin(text)
+        with files():
+            for folder, text in zip(self.folders, progress):  # nothing is changed before all of them are restored
+                folder.begin(text)
         if self.start == 0:
             self.save(0)  # a disk that cannot be written to is found now, and rows never stand without a checkpoint
         else:
@@ -177,7 +171,9 @@ class Run:
         if self.config.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writers = [SummaryWriter(str(f.path / "tensorboard"), purge_step=self.start + 1) for f in self.folders]
+            with files():
+                paths = [str(folder.path / "tensorboard") for folder in self.folders]
+                self.writers = [SummaryWriter(path, purge_step=self.start + 1) for path in paths]
 
     def _restore(self, row: int) -> str:
         """Put back one seed's checkpoint: its progress.txt. Raises Usage where it does not hold what it has to."""
@@ -219,6 +215,7 @@ class Run:
         self.signals.held = True
         self.check(self.start, observation=self.parts["env"].obs)
         for step in range(self.start + 1, self.total + 1):
+            self.step = step
             yield step
             self.check(step, observation=self.parts["env"].obs)  # an episode's first, which no step has returned
             if step % every == 0 or step == self.total or self.signals.signum:
@@ -238,6 +235,16 @@ class Run:
 
     def save(self, step: int) -> None:
         """Checkpoint every seed at `step`, and write its policy beside it. Nothing that is not finite is saved."""
+        states = self._states(step)
+        with files():
+            for row, (folder, state) in enumerate(zip(self.folders, states)):
+                state |= {"log": self.log.state_dict(row), "folder": {"progress": folder.rows()}}
+                # the policy first: where a checkpoint stands, its policy does too
+                write_atomic(folder.path / "policy.safetensors", save(self.parts["agents"].policy(row)))
+                folder.checkpoints.save(step, state, self.parts.get("replay"), row)
+
+    def _states(self, step: int) -> list[dict[str, Any]]:
+        """The state of every part, by row. Raises UsageError or SeedFailure where it must not be saved."""
         self._check_losses(step)
         states = [{name: part.state_dict(row) for name, part in self.parts.items()} for row in range(len(self.seeds))]
         names = set(states[0]["agents"])
@@ -247,11 +254,21 @@ class Run:
         bad = {row: name for row, state in enumerate(states) for name in _not_finite(state["agents"])[:1]}
         if bad:
             raise SeedFailure({row: f"step {step}: {name} is not finite: {DIVERGED}" for row, name in bad.items()})
-        for row, (folder, state) in enumerate(zip(self.folders, states)):
-            state |= {"log": self.log.state_dict(row), "folder": {"progress": folder.rows()}}
-            # the policy first: where a checkpoint stands, its policy does too
-            write_atomic(folder.path / "policy.safetensors", save(self.parts["agents"].policy(row)))
-            folder.checkpoints.save(step, state, self.parts.get("replay"), row)
+        return states
+
+    def failed(self, error: BaseException) -> list[int]:
+        """The seeds that `error` ends, after saying why. Raises what ends the whole program, if only as a Defect."""
+        when = f"step {self.step}" if self.step else f"before step {self.start + 1}"
+        failure = of_seeds(error, when, len(self.seeds))
+        if not isinstance(failure, SeedFailure):
+            raise error if exit_status(error) else defect(error, f"[{self.name}] {when}")
+        said = ""
+        for row, why in failure.reasons.items():
+            kept = " (up to its last checkpoint it is kept)" if self.folders[row].checkpoints.last is not None else ""
+            text, cause = f"[s{self.seeds[row]}] failed: {why}{kept}", trace(failure.causes.get(row))
+            say(f"{text}\n{cause}" if cause not in ("", said) else text, sys.stderr)
+            said = cause or said
+        return [self.seeds[row] for row in failure.reasons]
 
     def store(
         self,
@@ -317,9 +334,9 @@ class Run:
             columns = {"Epoch": step // self.config.steps_per_epoch, **episodes}
             columns |= {**summary("TestEpRet", returns[row].tolist()), "TestEpLen": lengths[row].mean()}
             columns |= {"TotalEnvInteracts": step, **log, "Time": seconds}
-            folder.append(columns)
-            if self.writers:
-                for name, value in columns.items():
+            with files():
+                folder.append(columns)
+                for name, value in columns.items() if self.writers else ():
                     self.writers[row].add_scalar(name, value, step)
             line = (
                 f"[s{self.seeds[row]}] epoch {columns['Epoch']}/{self.config.epochs}  step {step}  "
@@ -342,16 +359,18 @@ def main(
     """Parse the flags, share out the seeds, train them, report, and exit with a status that tells how it went.
 
     defaults(env, obs) are the settings that the paper used with a task; flags override them. Status 0: all seeds
-    finished; 1: some failed; 2: a usage error; 129, 130 or 143: interrupted, and saved.
+    finished; 1: some failed, or the program has a defect; 2: a usage error; 129, 130 or 143: interrupted, and saved.
     """
     algorithm = Path(sys.argv[0]).stem
     try:
         ranks = Ranks.detect()
         config = parse(config_class, defaults, doc, algorithm, quiet=ranks.rank > 0)
     except ValueError as error:
+        if not exit_status(error):
+            raise
         if Ranks.claimed() == 0:
-            say(f"{algorithm}.py: {error}", sys.stderr)
-        sys.exit(2)
+            say(last_words(f"{algorithm}.py", error), sys.stderr)
+        sys.exit(exit_status(error))
     signals = Signals(speaks=ranks.rank == 0)
     try:
         sys.exit(_train_all(config, train, algorithm, ranks, signals))
@@ -368,15 +387,19 @@ def parse(
     algorithm: str,
     quiet: bool = False,
 ) -> Any:
-    """The configuration of sys.argv: the class's defaults, the task's, the flags. Raises ValueError, SystemExit."""
+    """The configuration of sys.argv: the class's defaults, the task's, the flags. Raises UsageError, SystemExit."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--env", default=config_class.env)
     first.add_argument("--obs", default=config_class.obs)
     try:
         known, _ = first.parse_known_args()
     except argparse.ArgumentError as error:
-        raise ValueError(f"{error}; --help explains the flags") from None
-    default = config_class(env=known.env, **defaults(known.env, known.obs))
+        raise UsageError(f"{error}; --help explains the flags") from None
+    settings = {"env": known.env, **defaults(known.env, known.obs)}
+    default = config_class(**settings)
+    for field in dataclasses.fields(default):  # what it derived from other flags, it has to derive from those given
+        if field.name in settings or field.default is not dataclasses.MISSING:
+            object.__setattr__(default, field.name, settings.get(field.name, field.default))
     out, err = (io.StringIO() if quiet else sys.stdout), io.StringIO()  # one rank's --help is enough
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -390,7 +413,7 @@ def parse(
             box = [line.strip("│╭╰╮╯─ ") for line in err.getvalue().splitlines()]
             text = re.sub(r"Error parsing \w+: |For full helptext.*|Argument helptext:.*", "", " ".join(box[1:]))
             text = " ".join(text.split()).rstrip(".").replace(" Perhaps you meant:", "; perhaps you meant")
-            raise ValueError(f"{text}; --help explains the flags") from None
+            raise UsageError(f"{text}; --help explains the flags") from None
         raise
     name = config.exp_name or f"{algorithm}_{re.sub(r'[^A-Za-z0-9-]+', '-', config.env)}"
     return dataclasses.replace(config, exp_name=name)
@@ -404,13 +427,9 @@ def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, r
         status = _train_seeds(config, train, algorithm, ranks, signals, seeds)
     except Stopped as stop:
         status, last_word = 128 + stop.signum, str(stop)
-    except UsageError as error:
-        status, last_word = 2, f"{algorithm}.py: {error}" if str(error) else ""
-    except OSError as error:
-        mend = "what was saved before is whole: make room or mend it, and give the command again"
-        status, last_word = 1, f"{algorithm}.py: {error}; {mend}"
-    except Exception:  # a defect of ours: the other ranks go on, the status tells
-        status, last_word = 1, traceback.format_exc()
+    except Exception as error:  # the other ranks go on, the status tells
+        error = Unwritten(error) if isinstance(error, OSError) else error
+        status, last_word = exit_status(error) or 1, last_words(f"{algorithm}.py", error)
     if last_word:
         say(last_word, sys.stderr)
     signals.held = True  # a signal that comes now lets the others save
@@ -421,7 +440,7 @@ def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, r
         mpirun = Path(sys.executable).with_name("mpirun")
         launcher = [str(mpirun if mpirun.exists() else "mpirun"), "-np", str(ranks.size)] if ranks.size > 1 else []
         say(f"to go on: {shlex.join([*launcher, *sys.orig_argv])}", sys.stderr)
-    elif ranks.rank == 0 and status < 2:
+    elif ranks.rank == 0 and status < 2 and (Path(config.data_dir) / config.exp_name).exists():  # one that began
         say(_table(config, seeds))
     return status
 
@@ -434,7 +453,7 @@ def _train_seeds(
     signals: Signals,
     seeds: Sequence[int],
 ) -> int:
-    """Train this rank's share of the seeds, group after group: 0, or 1 if some failed. Raises Usage, Stopped."""
+    """Train this rank's share of the seeds, group after group: 0, or 1 if some failed. Raises UsageError, Stopped."""
     if config.device != "cpu" and int(config.device[5:] or 0) >= torch.cuda.device_count():
         raise Usage(f"--device {config.device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
     if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
@@ -458,20 +477,12 @@ def _train_seeds(
             run = Run(config, group, [folders[seed] for seed in group], start, ranks, signals, engine)
             try:
                 train(config, run)
-            except SeedFailure as failure:
+            except (Exception, SystemExit) as error:
                 status = 1
-                for row, reason in failure.reasons.items():
-                    say(f"[s{group[row]}] failed: {reason} (up to its last checkpoint it is kept)", sys.stderr)
-                rest = {seed: folders[seed] for row, seed in enumerate(group) if row not in failure.reasons}
-                pending = [*_pending(config, rest), *pending]
-            except ValueError as error:
-                if signals.held:  # raised by a step: no mistake in the flags
-                    raise
-                raise Usage(str(error)) from None
-            except MemoryError as error:
-                if signals.held:
-                    raise
-                raise Usage(f"not enough memory for these flags ({error}); give smaller numbers") from None
+                if isinstance(error, MemoryError) and not signals.held:
+                    raise Usage(f"not enough memory for these flags ({error}); give smaller numbers") from None
+                failed = run.failed(error)
+                pending = [*_pending(config, {seed: folders[seed] for seed in group if seed not in failed}), *pending]
             finally:
                 run.close()
     return status

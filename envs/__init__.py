@@ -7,14 +7,14 @@ package.module:factory                                 any PettingZoo ParallelEn
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from envs import differential
+from envs.errors import UsageError
 from envs.vector import VectorEnv
 
-__all__ = ["OBS", "VectorEnv", "family", "make", "schedule", "training_and_test"]
+__all__ = ["OBS", "UsageError", "VectorEnv", "family", "make", "schedule", "training_and_test"]
 
 OBS = ("own", "farama", "full")
 
@@ -24,11 +24,11 @@ def make(
 ) -> VectorEnv:
     """The environment of this name, with a row for each seed. `obs` is what an agent sees of a robot; see OBS.
 
-    Raises ValueError, in one line, if there is no such environment.
+    Raises UsageError if there is no such environment, Broken if the module or factory of a ParallelEnv fails.
     """
     kind = family(name)
     if obs not in OBS:
-        raise ValueError(f"--obs {obs!r}: known: {', '.join(OBS)}")
+        raise UsageError(f"--obs {obs!r}: known: {', '.join(OBS)}")
     length = schedule(name, obs)["max_ep_len"] if max_ep_len is None else max_ep_len
     if kind == "differential":
         game, n = _differential(name)
@@ -51,7 +51,7 @@ def training_and_test(cfg: Any, seeds: Sequence[int]) -> tuple[VectorEnv, Vector
 
 
 def family(name: str) -> str:
-    """Which kind of environment: "differential", "mujoco" or "parallel". Raises ValueError if there is none such."""
+    """Which kind of environment: "differential", "mujoco" or "parallel". Raises UsageError if there is none such."""
     if ":" in name:
         return "parallel"
     if "DifferentialGame" in name:
@@ -100,9 +100,8 @@ def schedule(name: str, obs: str = "own") -> dict[str, int]:
 
 
 def _differential(name: str) -> tuple[Any, int]:
-    games = {game.__name__: game for game in (differential.DifferentialGame, differential.StochasticDifferentialGame)}
-    match = re.fullmatch(r"(\w+)-(\d+)", name)
-    if not match or match[1] not in games or int(match[2]) not in differential.RADIUS:
-        known = [f"{game}-{n}" for game in games for n in differential.RADIUS]
-        raise ValueError(f"--env {name!r}: no such game; known: {', '.join(known)}")
-    return games[match[1]], int(match[2])
+    games = differential.DifferentialGame, differential.StochasticDifferentialGame
+    known = {f"{game.__name__}-{n}": (game, n) for game in games for n in differential.RADIUS}
+    if name not in known:
+        raise UsageError(f"--env {name!r}: no such game; known: {', '.join(known)}")
+    return known[name]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 import envs
+from envs.errors import UsageError, blaming
 from envs.vector import VectorEnv, mask, steps
 
 
@@ -29,13 +32,14 @@ class ParallelEnvs(VectorEnv):
 
     def __init__(self, name: str, seeds: Sequence[int], max_ep_len: int) -> None:
         self.envs = [_create(name) for _ in seeds]
-        self.agents = list(self.envs[0].possible_agents)
-        self.boxes = [_box(name, self.envs[0].action_space(agent), agent, "action") for agent in self.agents]
-        shown = [_box(name, self.envs[0].observation_space(agent), agent, "observation") for agent in self.agents]
+        with blaming(f"--env {name!r}: asking for its agents and spaces"):
+            self.agents = list(self.envs[0].possible_agents)
+            self.boxes = [_box(name, self.envs[0].action_space(agent), agent, "action") for agent in self.agents]
+            shown = [_box(name, self.envs[0].observation_space(agent), agent, "observation") for agent in self.agents]
         widths = [int(np.prod(box.shape)) for box in shown], [int(np.prod(box.shape)) for box in self.boxes]
         for agent, box in zip(self.agents, self.boxes):
             if not box.is_bounded():
-                raise ValueError(f"--env {name!r}: the actions of {agent} have no bounds to scale [-1, 1] to: {box}")
+                raise UsageError(f"--env {name!r}: the actions of {agent} have no bounds to scale [-1, 1] to: {box}")
         super().__init__(name, seeds, mask(widths[0]), mask(widths[1]), max_ep_len)
 
     def reseed(self, seeds: Sequence[int]) -> None:
@@ -44,9 +48,11 @@ class ParallelEnvs(VectorEnv):
         self.played = steps(len(seeds), self.max_ep_len, self.n_agents, self.n_act)
 
     def _restart(self, rows: np.ndarray) -> None:
-        for row in rows:
+        def restart(row: int) -> None:
             self.episode_seed[row] = int(self.rngs[row].integers(2**31))
             self.obs[row] = self._see(self.envs[row].reset(seed=self.episode_seed[row])[0])
+
+        self._each(rows, restart)
 
     def step(
         self, act: np.ndarray, where: np.ndarray | None = None
@@ -60,13 +66,15 @@ class ParallelEnvs(VectorEnv):
         next_obs = np.zeros_like(self.obs)
         rew, terminated = np.zeros(len(act)), np.zeros(len(act), bool)
         self.played[np.arange(len(act)), self.t % self.max_ep_len] = act
-        for row in rows:
-            env = self.envs[row]
-            shown, rewards, ends, cuts, _ = env.step(self._joint(act[row]))
+
+        def advance(row: int) -> None:
+            shown, rewards, ends, cuts, _ = self.envs[row].step(self._joint(act[row]))
             next_obs[row], rew[row] = self._see(shown), np.mean([rewards[agent] for agent in self.agents])
             terminated[row], self.cut[row] = all(ends.values()), any(cuts.values())
             if any(ends.values()) and not (terminated[row] or self.cut[row]):
-                raise ValueError(f"--env {self.name!r}: agents leave one by one ({ends}); they have to stay together")
+                raise UsageError(f"--env {self.name!r}: agents leave one by one ({ends}); they have to stay together")
+
+        self._each(rows, advance)
         return next_obs, rew, terminated
 
     def _joint(self, act: np.ndarray) -> dict[str, np.ndarray]:
@@ -89,13 +97,17 @@ class ParallelEnvs(VectorEnv):
     def _load(self, row: int, state: dict[str, Any]) -> None:
         env, self.episode_seed[row] = self.envs[row], state["episode_seed"]
         self.played[row, : len(state["played"])] = state["played"]
-        shown, _ = env.reset(seed=self.episode_seed[row])
-        for act in state["played"]:
-            shown = env.step(self._joint(act))[0]
-        if not np.array_equal(self._see(shown), state["obs"], equal_nan=True):
-            where = f"{self.name}: does not repeat itself from the same seed and actions"
-            print(f"{where}, so the resumed run starts a new episode instead", file=sys.stderr)
-            self.reset(np.arange(len(self.envs)) == row)
+
+        def replay(row: int) -> None:
+            shown, _ = env.reset(seed=self.episode_seed[row])
+            for act in state["played"]:
+                shown = env.step(self._joint(act))[0]
+            if not np.array_equal(self._see(shown), state["obs"], equal_nan=True):
+                where = f"{self.name}: does not repeat itself from the same seed and actions"
+                print(f"{where}, so the resumed run starts a new episode instead", file=sys.stderr)
+                self.reset(np.arange(len(self.envs)) == row)
+
+        self._each(np.array([row]), replay)
 
     def _sees(self, agent: int) -> list[str]:
         return [f"0-{self.obs_mask[agent].sum() - 1}  observation of {self.agents[agent]}"]
@@ -116,23 +128,42 @@ class ParallelEnvs(VectorEnv):
 
 
 def _create(name: str) -> Any:
+    """The environment that `package.module:factory` makes, from a module on the path or in the working folder."""
     module, _, factory = name.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), factory)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise ValueError(f"--env {name!r}: {error}; it has to be package.module:factory") from error
-    try:
-        env = make(render_mode="rgb_array")
-    except TypeError:
-        env = make()
+    if not all(part.isidentifier() for part in [*module.split("."), factory]):
+        raise UsageError(f"--env {name!r}: it has to be package.module:factory")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # where a script lies elsewhere, Python looks beside that only
+    with blaming(f"--env {name!r}: importing {module}"):
+        try:
+            found = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name and f"{module}.".startswith(f"{error.name}."):  # itself, not what it imports
+                raise UsageError(f"--env {name!r}: {error}; it has to be package.module:factory") from None
+            raise
+    if not callable(make := getattr(found, factory, None)):
+        raise UsageError(f"--env {name!r}: {module} has no function {factory}; it has to be package.module:factory")
+    with blaming(f"--env {name!r}: {factory}()"):
+        env = _call(name, make)
     if not isinstance(env, ParallelEnv):
-        raise ValueError(f"--env {name!r}: returns a {type(env).__name__}, not a pettingzoo ParallelEnv")
+        raise UsageError(f"--env {name!r}: returns a {type(env).__name__}, not a pettingzoo ParallelEnv")
     return env
+
+
+def _call(name: str, make: Callable[..., Any]) -> Any:
+    with contextlib.suppress(TypeError):  # most factories take no argument
+        return make(render_mode="rgb_array")
+    try:
+        return make()
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next:  # raised inside
+            raise
+        raise UsageError(f"--env {name!r}: it has to be a function without arguments ({error})") from None
 
 
 def _box(name: str, space: Any, agent: str, what: str) -> Box:
     if not isinstance(space, Box):
-        raise ValueError(f"--env {name!r}: the {what} space of {agent} is {space}; only Box can be learnt on here")
+        raise UsageError(f"--env {name!r}: the {what} space of {agent} is {space}; only Box can be learnt on here")
     return space
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.errors import UsageError
 from envs.vector import VectorEnv, clip, mask
 
 # body -> its module and class in gymnasium.envs.mujoco, and their arguments
@@ -110,18 +111,18 @@ FEELING = ("Ant", "Humanoid", "HumanoidStandup")
 
 
 def parse(name: str) -> tuple[str, str]:
-    """'2|4Walker' or '2-4Walker' -> ('2|4', 'Walker2d'). Raises ValueError if there is no such environment."""
+    """'2|4Walker' or '2-4Walker' -> ('2|4', 'Walker2d'). Raises UsageError if there is no such environment."""
     bodies = sorted([*SPLITS, *ALIASES], key=len, reverse=True)  # ManySegmentSwimmer before Swimmer
     found = next((body for body in bodies if name.endswith(body)), None)
     if found is None:
-        raise ValueError(f"--env {name!r}: no such environment; known: {', '.join(known())}")
+        raise UsageError(f"--env {name!r}: no such environment; known: {', '.join(known())}")
     split, body = name[: -len(found)].replace("-", "|"), ALIASES.get(found, found)
     if not SPLITS[body]:
         if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", split) or split == "1x1":
-            raise ValueError(f"--env {name!r}: {body} wants agents x segments of each before it, such as '2x3{body}'")
+            raise UsageError(f"--env {name!r}: {body} wants agents x segments of each before it, such as '2x3{body}'")
     elif split not in SPLITS[body]:
         n = sum(len(part.split()) for part in next(iter(SPLITS[body].values())).split(","))
-        raise ValueError(f"--env {name!r}: {found} has {n} joints, no split {split!r}; known: {sorted(SPLITS[body])}")
+        raise UsageError(f"--env {name!r}: {found} has {n} joints, no split {split!r}; known: {sorted(SPLITS[body])}")
     return split, body
 
 
@@ -143,7 +144,7 @@ def load(module: str) -> Any:
         if "MUJOCO_GL" not in os.environ:
             raise
         gl = os.environ["MUJOCO_GL"]  # it is obeyed on import already
-        raise ValueError(f"MUJOCO_GL={gl}: does not work here ({error}); unset it, or set it to egl") from error
+        raise UsageError(f"MUJOCO_GL={gl}: does not work here ({error}); unset it, or set it to egl") from error
     sys.modules["mujoco"].set_mju_user_warning(_warn)
     return loaded
 
@@ -242,8 +243,7 @@ class PartitionedMujoco(VectorEnv):
             env.np_random = rng
 
     def _restart(self, rows: np.ndarray) -> None:
-        for row in rows:
-            self.envs[row].reset()
+        self._each(rows, lambda row: self.envs[row].reset())
         self.obs[rows] = self._see(rows)[rows]
 
     def _advance(self, act: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -254,8 +254,11 @@ class PartitionedMujoco(VectorEnv):
         if self.scales:
             ctrl = self.centre + self.half * ctrl
         rew, terminated = np.zeros(len(act)), np.zeros(len(act), bool)
-        for row in rows.tolist():  # numpy's integers index lists slowly
+
+        def advance(row: int) -> None:
             _, rew[row], terminated[row], _, _ = self.envs[row].step(ctrl[row])
+
+        self._each(rows, advance)
         return self._see(rows), rew, terminated
 
     def _see(self, rows: np.ndarray) -> np.ndarray:

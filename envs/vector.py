@@ -8,11 +8,13 @@ rows stand beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
+
+from envs.errors import RowsBroken, UsageError, blame
 
 
 class VectorEnv:
@@ -30,7 +32,7 @@ class VectorEnv:
         self, name: str, seeds: Sequence[int], obs_mask: np.ndarray, act_mask: np.ndarray, max_ep_len: int
     ) -> None:
         if max_ep_len < 1:
-            raise ValueError(f"--max_ep_len {max_ep_len}: an episode has at least 1 step")
+            raise UsageError(f"--max_ep_len {max_ep_len}: an episode has at least 1 step")
         self.name = name
         self.obs_mask, self.act_mask = obs_mask, act_mask
         self.n_agents, self.n_obs = obs_mask.shape
@@ -69,7 +71,7 @@ class VectorEnv:
         Returns the true successor (S, N, O) float32, the team reward (S,) float64, terminated (S,) and truncated (S,).
         Nothing restarts by itself: call `reset(terminated | truncated)`. Truncated is the time limit, never terminal.
         Rows where `where` (S,) is False need no step: it is spared where it costs, and what is returned of them means
-        nothing until they are reset.
+        nothing until they are reset. Raises RowsBroken where an environment of a row fails by itself.
         """
         rows = self.rows if where is None else np.flatnonzero(where)
         self.obs, rew, terminated = self._advance(clip(act, self.least, self.most), rows)
@@ -111,6 +113,17 @@ class VectorEnv:
         """A picture of this row: (H, W, 3) uint8."""
         raise NotImplementedError
 
+    def _each(self, rows: np.ndarray, do: Callable[[int], None]) -> None:
+        """do(row) in all of these rows, also after one of them has failed. Raises RowsBroken where some have."""
+        broken = {}
+        for row in rows.tolist():  # numpy's integers index lists slowly
+            try:
+                do(row)
+            except (Exception, SystemExit) as error:
+                broken[row] = blame("the environment", error)
+        if broken:
+            raise RowsBroken(broken, len(self.seeds)) from next(iter(broken.values())).__cause__
+
     def _restart(self, rows: np.ndarray) -> None:
         """Start an episode in these rows; write self.obs[rows]."""
         raise NotImplementedError
@@ -140,7 +153,7 @@ def steps(n_rows: int, max_ep_len: int, *shape: int, dtype: type = np.float32) -
     try:
         return np.zeros((n_rows, max_ep_len, *shape), dtype)
     except (MemoryError, ValueError) as error:
-        raise ValueError(f"an episode of {max_ep_len} steps (--max_ep_len, --test_ep_len): {error}") from None
+        raise UsageError(f"an episode of {max_ep_len} steps (--max_ep_len, --test_ep_len): {error}") from None
 
 
 def clip(x: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from common.fast import Refused
+
 ALIGN = 16  # floats: every matrix starts on a cache line, as BLAS may round differently off it
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
@@ -88,7 +90,7 @@ class _Evaluate(torch.autograd.Function):
         compiled = _compiled(net)
         if torch.is_grad_enabled():  # create_graph=True: the gradient itself is to be differentiated
             if compiled:
-                raise RuntimeError(
+                raise Refused(
                     f"network {net.name or '?'}: the compiled kernels have no second derivatives "
                     "(create_graph=True, as a gradient penalty needs): give --compile off"
                 )
@@ -97,7 +99,7 @@ class _Evaluate(torch.autograd.Function):
         if compiled:
             ctx.hidden = None
         if hidden is None:
-            raise RuntimeError(
+            raise Refused(
                 f"network {net.name or '?'}: the compiled kernels pass back once, as the next pass reuses the memory "
                 "of the activations: evaluate the network once for each backward pass, or give --compile off"
             )
@@ -138,7 +140,7 @@ def _check_memory(net: Layers) -> None:
     if net.flat.data_ptr() != net.stack.flat:
         raise ValueError(f"network {net.name or '?'}: its parameters were moved in memory; copy into `flat` instead")
     if forward_ad._current_level >= 0:
-        raise RuntimeError(
+        raise Refused(
             f"network {net.name or '?'}: the compiled kernels have no forward-mode derivatives: give --compile off"
         )
 

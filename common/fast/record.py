@@ -23,6 +23,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from common.fast import Refused
 from common.fast.kernels import Kernels
 
 Diagnostics = dict[str, Tensor]  # each (S, N)
@@ -58,7 +59,7 @@ class Recorded:
     agents.tensors() is a dict of all that an update may change. `make` turns a step into (what repeats it, the memory
     of its result). With `exact` False a record may differ from the update in its last bits, as a GPU's may.
 
-    Raises RuntimeError where the update draws from a global generator, or is `required` to be recorded and cannot be.
+    Raises Refused where the update draws from a global generator, or is `required` to be recorded and cannot be.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class Recorded:
 
     def _give_up(self, reason: str) -> None:
         if self.required:
-            raise RuntimeError(f"--record on: update {self.calls} cannot be recorded: {reason}")
+            raise Refused(f"--record on: update {self.calls} cannot be recorded: {reason}")
         self.say(f"update {self.calls}: from here on the update runs as written, not recorded: {reason}")
         self.records.clear()
         self.plain = Plain(self.update)
@@ -244,12 +245,12 @@ def _values(live: Any) -> list[Any]:
 
 
 def _drawing_nothing(step: Callable[[], Diagnostics]) -> Diagnostics:
-    """What step() returns. Raises RuntimeError where it draws from a global generator."""
+    """What step() returns. Raises Refused where it draws from a global generator."""
     before = _generators()
     out = step()
     for name, a, b in zip(("torch", "numpy", "random"), before, _generators()):
         if a != b:
-            raise RuntimeError(
+            raise Refused(
                 f"update draws from {name}'s global generator, which no checkpoint holds: one process, two ranks and a "
                 "resumed run would all differ. Draw per seed, Streams(run.seeds, 'update'), and pass it as an argument"
             )
