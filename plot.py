@@ -693,7 +693,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draws the picture and prints the table and where the picture is. Exit status: 2 usage, 1 the disk refuses."""
     args = parse(argv)
     if args.figure or args.all_figures or args.report:
-        import figures
+        from paper import figures
 
         return figures.main(args)
     first = Path(args.logdir[0])

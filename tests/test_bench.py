@@ -17,8 +17,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from toys import Toy, make_agents, make_batch
 
-import bench
-import naive
+from bench import naive
+from bench import updates as bench
 from common.fast import passes
 from envs.vector import VectorEnv, mask
 
@@ -155,7 +155,7 @@ def test_an_update_that_differs_from_the_naive_one_is_marked_and_is_a_failure(mo
 
 def test_quick_reports_everything_as_json():
     done = subprocess.run(
-        [sys.executable, "bench.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "bench", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

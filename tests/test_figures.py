@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import figures
 import plot
-import report
 from common import runs
+from paper import figures, report
 
 GAME, CHEETAH = figures.GAME, figures.CHEETAH
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -88,7 +87,7 @@ def test_one_name_never_stands_for_two_settings(scale):
 @pytest.mark.parametrize("scale", ["smoke", "paper"])
 def test_every_row_is_a_command_that_its_program_takes(scale, monkeypatch):
     for row in figures.rows(scale):
-        module = importlib.import_module(row.program)
+        module = importlib.import_module(row.start[-1].removesuffix(".py"))
         games = getattr(module, "SETTINGS", {})
         defaults = getattr(module, "defaults", lambda env, obs, games=games: games.get(env, {}))
         monkeypatch.setattr(sys, "argv", [f"{row.program}.py", "--env", row.task, *row.flags])

@@ -14,7 +14,7 @@ from common.nets import MLP
 from common.replay import Replay
 from common.seeding import Streams
 from envs.differential import reward
-from ideal_values import Ideal, LearnedRun, along, compare
+from games.ideal_values import Ideal, LearnedRun, along, compare
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -137,7 +137,7 @@ def test_a_network_that_is_ideal_but_for_a_constant_shows_that_constant(run_fold
 
 
 def command(*flags: str) -> subprocess.CompletedProcess[str]:
-    done = [sys.executable, "ideal_values.py", *flags]
+    done = [sys.executable, "-m", "games.ideal_values", *flags]
     return subprocess.run(done, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

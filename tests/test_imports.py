@@ -1,6 +1,6 @@
 """Who may import whom.
 
-Algorithm files -> common, envs; never each other, and nobody but bench.py imports them. common -> common. envs -> envs.
+Algorithm files -> common, envs; never each other, and nobody but bench imports them. common -> common. envs -> envs.
 plot.py, watch.py, envs -> no torch.
 """
 
@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOLS = {"plot", "figures", "report", "run_all", "watch", "bench", "naive"}
+TOOLS = {"plot", "watch"}
+FOLDERS = ("bench", "common", "envs", "games", "paper")
 ALGORITHMS = {path.stem for path in ROOT.glob("*.py")} - TOOLS
-OURS = {path.stem for path in ROOT.glob("*.py")} | {"common", "envs"}
+OURS = {path.stem for path in ROOT.glob("*.py")} | set(FOLDERS)
 MODULES = sorted(
-    path.relative_to(ROOT) for path in [*ROOT.glob("*.py"), *ROOT.glob("common/**/*.py"), *ROOT.glob("envs/**/*.py")]
+    path.relative_to(ROOT)
+    for path in [*ROOT.glob("*.py"), *(p for name in FOLDERS for p in ROOT.glob(f"{name}/**/*.py"))]
 )
 
 
@@ -38,10 +40,12 @@ def imported(path: Path, top_level: bool = False) -> set[str]:
 def allowed(path: Path) -> set[str]:
     if path.parts[0] in ("common", "envs"):
         return {path.parts[0]}
-    if path.stem == "bench":  # measures them all
+    if path.parts[0] == "bench":  # measures them all
         return OURS
-    if path.stem in TOOLS:
-        return {"common", "envs"} | TOOLS
+    if path.parts[0] == "games":
+        return {"common", "envs", "games"}
+    if path.parts[0] == "paper" or path.stem in TOOLS:
+        return {"common", "envs", "paper"} | TOOLS
     return {"common", "envs"}
 
 
@@ -60,7 +64,7 @@ def test_mpi_is_never_imported_by_importing_a_module(path):
     assert "mpi4py" not in imported(path, top_level=True)
 
 
-@pytest.mark.parametrize("module", ["plot", "figures", "report", "run_all", "watch", "envs"])
+@pytest.mark.parametrize("module", ["plot", "paper.figures", "paper.report", "paper.run_all", "watch", "envs"])
 def test_importing_it_brings_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""run_all.py: what it counts as done, what it starts, how it stops. One test trains; the others run a few lines."""
+"""run_all: what it counts as done, what it starts, how it stops. One test trains; the others run a few lines."""
 
 import json
 import os
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import figures
-import run_all
+from paper import figures, run_all
 
 ROOT = figures.ROOT
 # trains like a program of ours: the folders, exit status 143 on SIGTERM, seeds that go on; "--lam 9" fails
@@ -103,9 +102,9 @@ def test_a_run_of_figure_5_is_done_when_its_values_are_compared_too(tmp_path):
     row = figures.Row("lam1", "i2q_ddpg", "Game-3", ["--lam", "1", "--epochs", "4"], 1, ["5", "6"])
     write_run(tmp_path / "data", "lam1", 0)
     state = run_all.State(row, tmp_path / "data", tmp_path / "results")
-    assert (state.left, state.commands([], 1)[-1][1:3]) == (
+    assert (state.left, state.commands([], 1)[-1][2:4]) == (
         {0: 0},
-        ["ideal_values.py", str(tmp_path / "data" / "lam1")],
+        ["games.ideal_values", str(tmp_path / "data" / "lam1")],
     )
     (tmp_path / "data" / "lam1" / "lam1_s0" / "ideal_values.txt").write_text("")
     assert run_all.State(row, tmp_path / "data", tmp_path / "results").left == {}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from theorems import (
+from games.theorems import (
     GAMMA,
     JACKPOT,
     A,
@@ -107,7 +107,7 @@ def test_the_right_transition_function_costs_nothing():
 
 
 def test_the_command_writes_its_picture(tmp_path):
-    line = [sys.executable, "theorems.py", "--games", "2", "--states", "3", "--steps", "300"]
+    line = [sys.executable, "-m", "games.theorems", "--games", "2", "--states", "3", "--steps", "300"]
     done = subprocess.run(
         [*line, "--out", str(tmp_path / "t.png")], cwd=ROOT, capture_output=True, text=True, check=False
     )

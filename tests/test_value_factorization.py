@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from value_factorization import (
+from games.value_factorization import (
     GAMES,
     JOINT,
     NAMES,
@@ -275,7 +275,7 @@ def test_a_seed_learns_the_same_alone_as_beside_others():
 
 
 def command(*flags: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "value_factorization.py", *flags]
+    line = [sys.executable, "-m", "games.value_factorization", *flags]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -1,6 +1,6 @@
 """Learned against ideal values on DifferentialGame-n: is what an agent believes its actions are worth true?
 
-    python ideal_values.py data/i2q_ddpg_DifferentialGame-3 data/iddpg_DifferentialGame-3 --out ideal_values.png
+    python -m games.ideal_values data/i2q_ddpg_DifferentialGame-3 data/iddpg_DifferentialGame-3 --out ideal_values.png
 
 The ideal value of agent i's action is what it is worth if the others always do what is best for the team:
 

@@ -21,7 +21,7 @@ import numpy as np
 
 import plot
 
-ROOT = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 GAME, CHEETAH = "DifferentialGame-3", "2x3HalfCheetah"
 ROBOTS = (CHEETAH, "2-4HalfCheetah", "2x3Walker", "3x2Walker", "2x4Ant", "3x1Hopper")
 WHOLE = " + whole state"  # what a line's label ends with where others in its panel see less
@@ -320,6 +320,12 @@ class Row:
     figures: list[str] = field(default_factory=list)
 
     @property
+    def start(self) -> list[str]:
+        """What python is given to start the program: a file at the root, or one of the games."""
+        game = (ROOT / "games" / f"{self.program}.py").exists()
+        return ["-m", f"games.{self.program}"] if game else [f"{self.program}.py"]
+
+    @property
     def steps(self) -> int:
         """Environment steps that a finished seed has made."""
         flags = dict(zip(self.flags[::2], self.flags[1::2]))
@@ -578,7 +584,7 @@ def main(args: argparse.Namespace) -> int:
             draw(FIGURES[number], folders, out, args.est, args.band)
             print(f"figure {number}: {out / f'figure_{number}.png'} and .pdf")
         if args.report:
-            import report
+            from paper import report
 
             path = report.write(folders, out, args.est, args.band)
             print(f"report: {path}")

@@ -1,4 +1,4 @@
-"""Train every run behind the paper's figures, those of the table FIGURES in figures.py, and go on where it was.
+"""Train every run behind the paper's figures, those of the table FIGURES in paper/figures.py, and go on where it was.
 
     ./run_all.sh --scale smoke                         all of it in tiny sizes: does everything run?
     ./run_all.sh --scale short --figures 6 9           fewer seeds than the paper's, and on MuJoCo fewer steps
@@ -29,11 +29,11 @@ from typing import IO
 
 import numpy as np
 
-import figures
 import plot
 from common.ranks import LAUNCHERS
+from paper import figures
 
-# milliseconds of one core for one agent's update at 256 units and a batch of 100; bench.py measures them
+# milliseconds of one core for one agent's update at 256 units and a batch of 100; `python -m bench` measures them
 UPDATE = {"i2q_ddpg": 2.3, "mbpo_baseline": 2.1, "iddpg": 0.9, "d3g": 2.3, "i2q_expectile": 2.2, "ippo": 0.07}
 GAMES = {"trees": 1.5, "two-optima": 0.3, "qplex-game": 0.03, "qtran-game": 0.03}  # of a step, of 100 games at a time
 START = 4.0  # seconds until a program trains
@@ -111,14 +111,14 @@ class State:
                 blocks.append([seed])
         found = []
         for block in blocks:
-            command = [sys.executable, f"{self.row.program}.py", "--env", self.row.task, *self.row.flags]
+            command = [sys.executable, *self.row.start, "--env", self.row.task, *self.row.flags]
             command += ["--seed", str(block[0]), "--num_runs", str(len(block)), "--data_dir", str(self.folder.parent)]
             if self.row.task not in GAMES:
                 command = [*launcher, *command, "--exp_name", self.row.experiment, "--threads", str(threads)]
             found.append(command)
         if "5" in self.row.figures:
             out = self.folder / "ideal_values.png"
-            found.append([sys.executable, "ideal_values.py", str(self.folder), "--out", str(out)])
+            found.append([sys.executable, "-m", "games.ideal_values", str(self.folder), "--out", str(out)])
         return found
 
     def describe(self) -> str:
@@ -263,7 +263,7 @@ def table(states: Sequence[State], args: argparse.Namespace, workers: int) -> st
         time_left = clock(remaining([state], 1)) if state.left else "-"
         lines.append(
             f"{' '.join(row.figures):14} {row.experiment:46} {row.seeds:5} {state.describe():17} {time_left:>12}  "
-            f"{row.program}.py --env {row.task} {' '.join(row.flags)}"
+            f"{' '.join(row.start)} --env {row.task} {' '.join(row.flags)}"
         )
     running = sum(state.running() for state in states if state.left)
     done = sum(not state.left for state in states)

@@ -23,8 +23,8 @@ Departures:
 - An entry that a batch draws several times is updated once, by the last draw: a batch is one array operation.
 - Actions whose values differ by less than TIE are tied; without eta every agent breaks ties at random, by itself.
 
-python matrix_games.py trains every learner on seed .. seed + num_runs - 1, each seed in a folder of its own. Seeds
-that are finished are not trained again, so an interrupted command is given once more.
+python -m games.matrix_games trains every learner on seed .. seed + num_runs - 1, each seed in a folder of its own.
+Seeds that are finished are not trained again, so an interrupted command is given once more.
 """
 
 import dataclasses

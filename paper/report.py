@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import plot
-from figures import FIGURES, RULE, TITLES, WHOLE, Figure, describe, improvement, judge, panels, rows, scores
+from paper.figures import FIGURES, RULE, TITLES, WHOLE, Figure, describe, improvement, judge, panels, rows, scores
 
 FILMS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png": "image/png"}
 NAMES = {"trees": "Random games", "qplex": "QPLEX page", "qplex-sizes": "QPLEX sizes", "learners": "All learners"}
@@ -169,7 +169,7 @@ def _section(figure: Figure, figure_panels: list[plot.Panel], picture: Path, cap
         for i, line in enumerate(panel.lines):
             run = line.runs[0]
             row = table[run.path.parent.name]
-            command = " ".join([f"{row.program}.py --env {row.task}", *row.flags])
+            command = " ".join([*row.start, "--env", row.task, *row.flags])
             settings = ", ".join(f"{k} {v}" for k, v in run.settings.items() if k not in ("algorithm", "env"))
             cells = [line.experiment.label, f"<code>{escape(command)}</code>", escape(settings)]
             lines.append([escape(panel.title) if i == 0 else "", *cells])

@@ -1,6 +1,6 @@
 """The paper's theorems on small random games: tabular I2Q beside value iteration, and a picture of both.
 
-    python theorems.py --out theorems.png
+    python -m games.theorems --out theorems.png
 
 Two agents, three actions each; gamma .9. The joint action (a_0, a_1) in state s means the successor next(s, a_0, a_1);
 moving to s' pays r(s, s') ~ U(0, 1). Agents learn from transitions drawn uniformly; agent i sees (s, a_i, r, s').
