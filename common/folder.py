@@ -6,18 +6,13 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from common.checkpoint import Checkpoints, Damaged, write_atomic
 from common.errors import UsageError
+from common.layout import CHECKPOINT, CONFIG, PROGRESS, differences, read_config, run_folder
 
-# flags that may differ between a run and its continuation: how long, where, and by what the same numbers are computed
-FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile"}
-FREE |= {"record", "stop_on_divergence", "tensorboard"}
 LATER = {"batches": "apart"}  # flags that older runs do not have, and what these runs did
 
 
@@ -30,24 +25,20 @@ class Folder:
 
     def __init__(self, config: Any, algorithm: str, seed: int):
         self.config = {"algorithm": algorithm, **dataclasses.asdict(config), "seed": seed}
-        self.path = Path(config.data_dir) / config.exp_name / f"{config.exp_name}_s{seed}"
-        self.progress = self.path / "progress.txt"
-        self.checkpoints = Checkpoints(self.path / "checkpoint")
+        self.path = run_folder(config.data_dir, config.exp_name, seed)
+        self.progress = self.path / PROGRESS
+        self.checkpoints = Checkpoints(self.path / CHECKPOINT)
         # what the run began with: other threads or kernels take sums in another order
         self.threads, self.compile = 0, ""
 
     def conflict(self) -> str:
         """How its configuration differs from this one; empty where it does not."""
-        path = self.path / "config.json"
         try:
-            old = json.loads(path.read_text()) if path.exists() else self.config
+            old = read_config(self.path) if (self.path / CONFIG).exists() else self.config
             self.threads, self.compile = int(old.get("threads", 0)), str(old.get("compile", ""))
-            old = {**{name: value for name, value in LATER.items() if name in self.config}, **old}
-            names = sorted((set(old) | set(self.config)) - FREE - {"versions"})
-            different = [name for name in names if old.get(name) != self.config.get(name)]
-        except (ValueError, TypeError, AttributeError):
-            return f"{path}: not readable as JSON; mend it or give another --exp_name"
-        text = ", ".join(f"{name} {old.get(name)!r}, not {self.config.get(name)!r}" for name in different)
+        except (ValueError, TypeError):
+            return f"{self.path / CONFIG}: not readable as JSON; mend it or give another --exp_name"
+        text = differences({**{k: v for k, v in LATER.items() if k in self.config}, **old}, self.config)
         return text and f"{self.path}: holds a run with {text}; give the flags of that run, or another --exp_name"
 
     def __enter__(self) -> "Folder":
@@ -78,7 +69,7 @@ class Folder:
         versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")}
         began = {"threads": self.threads, "compile": self.compile, "versions": versions}
         data = json.dumps({**self.config, **began}, indent=1) + "\n"
-        write_atomic(self.path / "config.json", data.encode())
+        write_atomic(self.path / CONFIG, data.encode())
         if progress != self.rows():
             write_atomic(self.progress, progress.encode())
 
@@ -112,31 +103,3 @@ class Folder:
             cells = [dict(zip(old.split("\t"), line.split("\t"))) for line in above]
             above = ["\t".join(line.get(name, "nan") for name in columns) for line in cells]
             write_atomic(self.progress, "".join(f"{line}\n" for line in [header, *above, row]).encode())
-
-
-def learner_folder(config: Any, learner: str, seed: int) -> Path:
-    """Where a program that trains several learners keeps one seed of one of them."""
-    return Path(config.data_dir) / f"{config.exp_name}_{learner}" / f"{config.exp_name}_{learner}_s{seed}"
-
-
-def finished(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether this run is done. Makes its folder; raises ValueError where that holds a run of other settings."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        old = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else config
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder}: {error}; give another --exp_name or --data_dir") from None
-    for name in sorted({*old, *config} - {"data_dir", "num_runs"}):
-        if old.get(name) != config.get(name):
-            raise ValueError(
-                f"{folder}: holds a run with {name} {old.get(name)!r}, not {config.get(name)!r}; "
-                "give another --exp_name, or the flags of that run"
-            )
-    write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
-    return (folder / "progress.txt").exists()
-
-
-def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray] | np.ndarray) -> None:
-    """Tab-separated, header first."""
-    rows = ["\t".join(f"{value:.10g}" for value in row) for row in zip(*columns, strict=True)]
-    write_atomic(path, "\n".join(["\t".join(names), *rows, ""]).encode())

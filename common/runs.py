@@ -27,10 +27,12 @@ from tqdm import tqdm
 
 from common.checkpoint import flatten, write_atomic
 from common.errors import UsageError
+from common.estimates import iqm
 from common.fast import kernels
 from common.fast.kernels import Kernels
 from common.fast.record import Plain, Recorded, Update, cuda_graph, operations
 from common.folder import Folder, Usage
+from common.layout import POLICY, read_progress, run_folder
 from common.log import Log, summary
 from common.ranks import Ranks
 
@@ -229,7 +231,7 @@ class Run:
         for row, (folder, state) in enumerate(zip(self.folders, states)):
             state |= {"log": self.log.state_dict(row), "folder": {"progress": folder.rows()}}
             # the policy first: where a checkpoint stands, its policy does too
-            write_atomic(folder.path / "policy.safetensors", save(self.parts["agents"].policy(row)))
+            write_atomic(folder.path / POLICY, save(self.parts["agents"].policy(row)))
             folder.checkpoints.save(step, state, self.parts.get("replay"), row)
 
     def check(self, step: int, **arrays: np.ndarray) -> None:
@@ -334,7 +336,7 @@ def parse(
     """The configuration of sys.argv: the class's defaults, the task's, the flags. Raises ValueError, SystemExit."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--env", default=config_class.env)
-    first.add_argument("--obs", default=config_class.obs)
+    first.add_argument("--obs", default=getattr(config_class, "obs", "full"))  # the games have no such choice
     try:
         known, _ = first.parse_known_args()
     except argparse.ArgumentError as error:
@@ -494,17 +496,16 @@ def _table(config: Any, seeds: Sequence[int]) -> str:
     lines, scores = [], []
     for seed in seeds:
         try:
-            header, *rows = (parent / f"{config.exp_name}_s{seed}" / "progress.txt").read_text().splitlines()
-            row = dict(zip(header.split("\t"), rows[-1].split("\t")))
-            step, score = int(row["TotalEnvInteracts"]), float(row["AverageTestEpRet"])
-        except (OSError, ValueError, IndexError, KeyError):
+            rows = read_progress(run_folder(config.data_dir, config.exp_name, seed))
+            step, score = int(rows["TotalEnvInteracts"][-1]), float(rows["AverageTestEpRet"][-1])
+        except (ValueError, KeyError):
             step, score = 0, math.nan
         lines.append(f"{seed:>8} {step:>10} {score:>12.2f}" + ("" if step >= total else "  unfinished"))
         scores += [score] if step >= total else []
     if len(scores) > 1:
-        values, cut = np.sort(scores), len(scores) // 4
+        values = np.sort(scores)
         lines.append(
-            f"mean {values.mean():.2f}   IQM {values[cut : len(values) - cut].mean():.2f}   "
+            f"mean {values.mean():.2f}   IQM {iqm(values[:, None])[0]:.2f}   "
             f"std {values.std(ddof=1):.2f}   min {values[0]:.2f}   max {values[-1]:.2f}"
         )
     title = f"{config.exp_name}: mean return of the last test episodes"

@@ -9,11 +9,11 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 from toys import Toy, make_agents, make_batch
 
@@ -21,8 +21,6 @@ from bench import naive
 from bench import updates as bench
 from common.fast import passes
 from envs.vector import VectorEnv, mask
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # what our code evaluates again: the same networks on the same inputs, or a diagnostic
 AGAIN = {"i2q_ddpg --rule released": "pi q", "i2q_expectile --form released": "pi", "ippo": "pi pi v v"}

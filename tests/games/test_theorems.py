@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 from games.theorems import (
     GAMMA,
@@ -25,7 +25,6 @@ from games.theorems import (
     value_iteration,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
 CFG = Config(games=5, states=4, steps=6000)
 
 

@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from torch import Tensor
 
 from games.value_factorization import (
@@ -23,7 +23,6 @@ from games.value_factorization import (
     train,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
 GAME = GAMES["qplex-game"]
 UNIFORM = torch.full((2, 3, 3), 1 / 9)
 

@@ -2,14 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 from games.matrix_games import TWO_OPTIMA, Config, Games, Tables, edges, returns, train
 
-ROOT = Path(__file__).resolve().parent.parent
 NO_COIN = np.zeros((10, 1, 2, 3))
 
 
