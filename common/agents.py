@@ -11,6 +11,7 @@ from torch import Tensor
 from common import state
 from common.fast.kernels import Kernels
 from common.nets import MLP, Net
+from common.perceptron import Perceptron
 from common.seeding import Streams
 
 
@@ -93,17 +94,11 @@ class Actor:
         if isinstance(self.net, MLP):
             net = self.net
             parts = net.weights, net.biases, net.scales, net.shifts
-            self.weights, self.biases, self.scales, self.shifts = ([p.cpu().numpy() for p in part] for part in parts)
+            weights, biases, scales, shifts = ([p.cpu().numpy() for p in part] for part in parts)
+            self.perceptron = Perceptron(weights, biases, scales, shifts, net.activation)
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         if not isinstance(self.net, MLP):
             with torch.no_grad():
                 return self.net(torch.from_numpy(obs).to(self.net.flat.device)[:, :, None])[:, :, 0].cpu().numpy()
-        x = obs[..., None]
-        for k, (weight, bias) in enumerate(zip(self.weights[:-1], self.biases[:-1], strict=True)):
-            x = weight @ x + bias[..., None]
-            if self.net.layer_norm:
-                x = (x - x.mean(-2, keepdims=True)) / np.sqrt(x.var(-2, keepdims=True) + 1e-5)
-                x = x * self.scales[k][..., None] + self.shifts[k][..., None]
-            x = np.maximum(x, 0) if self.net.activation == "relu" else np.tanh(x)
-        return (self.weights[-1] @ x)[..., 0] + self.biases[-1]
+        return self.perceptron(obs)
