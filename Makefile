@@ -22,7 +22,7 @@ figures: setup
 	$(BIN)/python plot.py --report
 
 bench: setup
-	$(BIN)/python bench.py
+	$(BIN)/python -m bench
 
 setup: .venv/.made-from-lock
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Every run behind every figure, from the table FIGURES in figures.py: ./run_all.sh --help
+# Every run behind every figure, from the table FIGURES in paper/figures.py: ./run_all.sh --help
 set -eu
 cd "$(dirname "$0")"
 python=.venv/bin/python
 [ -x "$python" ] || python=python3
-exec "$python" run_all.py "$@"
+exec "$python" -m paper.run_all "$@"

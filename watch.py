@@ -8,7 +8,6 @@ test_ep_len steps at most.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -20,45 +19,27 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 import envs
+from common.errors import UsageError
+from common.layout import CONFIG, POLICY, read_config
+from common.parser import Parser, number
+from common.perceptron import Perceptron
 
 Policy = Callable[[np.ndarray], np.ndarray]
-Layers = list[tuple[np.ndarray, np.ndarray]]  # (weight, bias) of each layer
 
 
-def read_config(run: Path) -> dict[str, Any]:
-    """The run's config.json. ValueError where there is no run, or no whole one."""
+def settings(run: Path) -> dict[str, Any]:
+    """The run's config.json. UsageError where there is no run, or no whole one."""
+    form = "a run's folder is <data_dir>/<exp_name>/<exp_name>_s<seed>"
     if not run.is_dir():
-        raise ValueError(f"{run}: no such folder; a run's folder is <data_dir>/<exp_name>/<exp_name>_s<seed>")
-    path = run / "config.json"
-    if not path.is_file():
-        runs = sorted(found.parent for found in run.glob("**/config.json"))
-        way_out = f"did you mean {runs[0]}?" if runs else "a run's folder is <data_dir>/<exp_name>/<exp_name>_s<seed>"
-        raise ValueError(f"{run}: no config.json, so no run; {way_out}")
-    try:
-        config = json.loads(path.read_text())
-        if not isinstance(config, dict):
-            raise ValueError("it is no object")
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); start the run anew, in another folder") from None
+        raise UsageError(f"{run}: no such folder; {form}")
+    if not (run / CONFIG).is_file():
+        runs = sorted(found.parent for found in run.glob(f"**/{CONFIG}"))
+        raise UsageError(f"{run}: no {CONFIG}, so no run; {f'did you mean {runs[0]}?' if runs else form}")
+    config = read_config(run)
     missing = [key for key in ("env", "obs", "legacy_actuators", "test_ep_len") if key not in config]
     if missing:
-        raise ValueError(f"{path}: no {', '.join(missing)}, so not the configuration of a run of this project")
+        raise UsageError(f"{run / CONFIG}: no {', '.join(missing)}, so not the configuration of a run of this project")
     return config
-
-
-def layers_of(tensors: dict[str, np.ndarray], name: str) -> Layers:
-    """<name>.<k>.weight (N, out, in) and <name>.<k>.bias (N, out) for every layer k. KeyError: not there."""
-    depth = max(1, sum(key.startswith(f"{name}.") for key in tensors) // 2)
-    return [(tensors[f"{name}.{k}.weight"], tensors[f"{name}.{k}.bias"]) for k in range(depth)]
-
-
-def perceptron(layers: Layers, x: np.ndarray) -> np.ndarray:
-    """x (S, N, I) -> w_l ... relu(w_0 x + b_0) ... + b_l (S, N, O), each agent its own weights."""
-    x = x[..., None]  # (N, H, I) @ (S, N, I, 1)
-    for weight, bias in layers[:-1]:
-        x = np.maximum(weight @ x + bias[..., None], 0)
-    weight, bias = layers[-1]
-    return (weight @ x)[..., 0] + bias
 
 
 def policy_of(tensors: dict[str, np.ndarray], act_mask: np.ndarray) -> Policy:
@@ -67,35 +48,30 @@ def policy_of(tensors: dict[str, np.ndarray], act_mask: np.ndarray) -> Policy:
     D3G's file has no pi but tau and inverse: act = tanh(inverse(obs, obs + tau(obs))).
     """
     if "tau.0.weight" in tensors:
-        tau, inverse = layers_of(tensors, "tau"), layers_of(tensors, "inverse")
-
-        def act(obs: np.ndarray) -> np.ndarray:
-            goal = obs + perceptron(tau, obs)
-            return np.tanh(perceptron(inverse, np.concatenate([obs, goal], -1))) * act_mask
-
-        return act
-    pi = layers_of(tensors, "pi")
-    return lambda obs: np.tanh(perceptron(pi, obs)) * act_mask
+        tau, inverse = Perceptron.named(tensors, "tau"), Perceptron.named(tensors, "inverse")
+        return lambda obs: np.tanh(inverse(np.concatenate([obs, obs + tau(obs)], -1))) * act_mask
+    pi = Perceptron.named(tensors, "pi")
+    return lambda obs: np.tanh(pi(obs)) * act_mask
 
 
 def read_policy(run: Path, act_mask: np.ndarray, n_obs: int) -> Policy:
-    """The run's actors. ValueError where the file is missing, damaged, or of another environment."""
-    path = run / "policy.safetensors"
+    """The run's actors. UsageError where the file is missing, damaged, or of another environment."""
+    path = run / POLICY
     if not path.is_file():
-        raise ValueError(f"{path}: not there yet; it comes with the run's first checkpoint, so let the run go on first")
+        raise UsageError(f"{path}: not there yet; it comes with the run's first checkpoint, so let the run go on first")
     try:
         tensors = load_file(path)
         policy = policy_of(tensors, act_mask)
         sees, acts = ("tau", "inverse") if "tau.0.weight" in tensors else ("pi", "pi")
-        first, last = layers_of(tensors, sees)[0][0], layers_of(tensors, acts)[-1][1]
+        first, last = Perceptron.named(tensors, sees).weights[0], Perceptron.named(tensors, acts).biases[-1]
     except (OSError, SafetensorError, KeyError) as error:
-        raise ValueError(f"{path}: damaged or no policy ({error}); continue the run, which writes it again") from None
+        raise UsageError(f"{path}: damaged or no policy ({error}); continue the run, which writes it again") from None
     have = (first.shape[0], first.shape[-1], last.shape[-1])
     need = (act_mask.shape[0], n_obs, act_mask.shape[1])
     if have != need:
-        raise ValueError(f"{path}: for {have} agents, observation and action numbers; the environment has {need}")
+        raise UsageError(f"{path}: for {have} agents, observation and action numbers; the environment has {need}")
     if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise ValueError(f"{path}: holds NaN or infinity: the training diverged; watch another seed")
+        raise UsageError(f"{path}: holds NaN or infinity: the training diverged; watch another seed")
     return policy
 
 
@@ -117,20 +93,20 @@ class Film:
     """An H.264 film of (H, W, 3) uint8 frames. It is written beside `path` and takes its name when whole."""
 
     def __init__(self, path: Path, fps: int) -> None:
-        """ValueError where the film could not be written."""
+        """UsageError where the film could not be written."""
         if path.suffix != ".mp4" or path.is_dir():
-            raise ValueError(f"--video {path}: name a file that ends in .mp4")
+            raise UsageError(f"--video {path}: name a file that ends in .mp4")
         try:
             import imageio_ffmpeg
         except ImportError:
-            raise ValueError("--video needs imageio-ffmpeg: .venv/bin/python -m pip install '.[video]'") from None
+            raise UsageError("--video needs imageio-ffmpeg: .venv/bin/python -m pip install '.[video]'") from None
         self.path, self.fps, self.part = path, fps, path.with_suffix(f".{os.getpid()}.part.mp4")
         self.write_frames = imageio_ffmpeg.write_frames
         self.writer: Any = None  # a generator that takes frames; the first frame gives the size, so starts it
         try:
             self.part.touch()
         except OSError as error:
-            raise ValueError(f"--video {path}: cannot be written ({error.strerror}); name another place") from None
+            raise UsageError(f"--video {path}: cannot be written ({error.strerror}); name another place") from None
 
     def add(self, frame: np.ndarray) -> None:
         if self.writer is None:
@@ -150,7 +126,7 @@ class Film:
 
 def watch(run: Path, episodes: int, seed: int, video: Path | None, fps: int) -> None:
     """Print each episode's return and length and their mean, and film them all if `video`."""
-    config = read_config(run)
+    config = settings(run)
     film = Film(video, fps) if video else None
     whole = False
     try:
@@ -179,19 +155,14 @@ def watch(run: Path, episodes: int, seed: int, video: Path | None, fps: int) -> 
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="watch.py", description="Play the policy of a run, or film it.")
-    parser.add_argument("run", type=Path, metavar="RUNDIR", help="folder of one seed: data/NAME/NAME_s0")
-    parser.add_argument("--episodes", type=int, default=3, metavar="K", help="how many to play (default 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of the environment's starting states (default 0)")
-    parser.add_argument(
-        "--video", type=Path, metavar="FILE.mp4", help="film them all into this file; no screen is needed"
-    )
-    parser.add_argument("--fps", type=int, default=25, help="environment steps per second of film (default 25)")
-    args = parser.parse_args(argv)
-    for name, low in (("episodes", 1), ("seed", 0), ("fps", 1)):
-        if getattr(args, name) < low:
-            parser.error(f"--{name} {getattr(args, name)}: at least {low}")
-    return args
+    parser = Parser("watch.py", __doc__)
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUNDIR", help="folder of one seed: data/NAME/NAME_s0")
+    add("--episodes", type=number(1), default=3, metavar="K", help="how many to play [%(default)s]")
+    add("--seed", type=number(0), default=0, help="of the environment's starting states [%(default)s]")
+    add("--video", type=Path, metavar="FILE.mp4", help="film them all into this file; no screen is needed")
+    add("--fps", type=number(1), default=25, help="environment steps per second of film [%(default)s]")
+    return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,7 +8,6 @@ Only new transitions are written, so a checkpoint costs the same early and late 
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -22,31 +21,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from common import layout
+from common.layout import one_line, read_whole
 from common.replay import Replay
 
 CHUNK = 10_000  # transitions a replay file; a checkpoint writes at most this many twice
 STEP = re.compile("0|[1-9][0-9]*")  # str.isdigit and \d take digits that int does not, and other scripts' digits
 OURS = re.compile(rf"({STEP.pattern})\.(json|safetensors)|replay_[0-9]+\.safetensors|\..*\.tmp")  # may be deleted
-# what reading a file of other content than expected raises
-NONSENSE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
-NONSENSE = (*NONSENSE, SafetensorError)
+NONSENSE = (*layout.NONSENSE, SafetensorError)
 
 
 class Damaged(Exception):
     """A checkpoint that is not as it was written."""
-
-
-def read_whole(path: Path) -> bytes:
-    """The bytes of a file. Raises OSError where it is no regular file: reading a pipe would wait for ever."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return path.read_bytes()
-
-
-def reason(error: Exception) -> str:
-    """What an error says, in one line."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, (OSError, ValueError, Damaged)) else f"{type(error).__name__} {text}"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -121,7 +107,7 @@ class Checkpoints:
                 raise Damaged(f"{path}: holds step {manifest['step']!r}")
             self._verify_files(step, manifest)
         except NONSENSE as error:
-            raise Damaged(f"{path}: {reason(error)}") from error
+            raise Damaged(f"{path}: {one_line(error)}") from error
         return manifest
 
     def _verify_files(self, step: int, manifest: dict[str, Any]) -> None:

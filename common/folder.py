@@ -7,19 +7,26 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from common.checkpoint import NONSENSE, Checkpoints, Damaged, read_whole, reason, write_atomic
+from common.checkpoint import Checkpoints, Damaged, write_atomic
 from common.errors import UsageError
+from common.layout import (
+    CHECKPOINT,
+    CONFIG,
+    PROGRESS,
+    differences,
+    read_config,
+    read_whole,
+    refuse_names,
+    refuse_strays,
+    run_folder,
+    short,
+)
 from common.limits import most_threads
 
-# flags that may differ between a run and its continuation: how long, where, and by what the same numbers are computed
-FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile"}
-FREE |= {"record", "stop_on_divergence", "tensorboard"}
 LATER = {"batches": "apart"}  # flags that older runs do not have, and what these runs did
 
 
@@ -32,30 +39,28 @@ class Folder:
 
     def __init__(self, config: Any, algorithm: str, seed: int):
         self.config = {"algorithm": algorithm, **dataclasses.asdict(config), "seed": seed}
-        self.path = Path(config.data_dir) / config.exp_name / f"{config.exp_name}_s{seed}"
-        self.progress = self.path / "progress.txt"
-        self.checkpoints = Checkpoints(self.path / "checkpoint")
+        self.path = run_folder(config.data_dir, config.exp_name, seed)
+        self.progress = self.path / PROGRESS
+        self.checkpoints = Checkpoints(self.path / CHECKPOINT)
         self.made: list[Path] = []  # folders that were not there before, the innermost first
         # what the run began with: other threads or kernels take sums in another order
         self.threads, self.compile = 0, ""
 
     def conflict(self) -> str:
         """Why this run cannot train in its folder, by the folder's name and by what lies there; empty where it can."""
-        path = self.path / "config.json"
+        path = self.path / CONFIG
         try:
             refuse_names(self.path)
             refuse_strays(self.path)
-            old = read_config(path) or self.config
+            old = read_config(self.path) if os.path.lexists(path) else self.config
+        except UsageError as error:
+            text = str(error)
+            return text if ";" in text else f"{text}; mend it, or give another --exp_name"
+        try:
             self._take_over(path, old)
         except UsageError as error:
             return str(error)
-        old = {**{name: value for name, value in LATER.items() if name in self.config}, **old}
-        names = sorted((set(old) | set(self.config)) - FREE - {"versions"})
-        different = [name for name in names if old.get(name) != self.config.get(name)]
-        text = ", ".join(
-            f"{name if name.isidentifier() else repr(name)} {short(repr(old.get(name)))}, not {self.config.get(name)!r}"
-            for name in different
-        )
+        text = differences({**{k: v for k, v in LATER.items() if k in self.config}, **old}, self.config)
         return text and f"{self.path}: holds a run with {text}; give the flags of that run, or another --exp_name"
 
     def _take_over(self, path: Path, old: dict[str, Any]) -> None:
@@ -119,7 +124,7 @@ class Folder:
         versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")}
         began = {"threads": self.threads, "compile": self.compile, "versions": versions}
         data = json.dumps({**self.config, **began}, indent=1) + "\n"
-        write_atomic(self.path / "config.json", data.encode())
+        write_atomic(self.path / CONFIG, data.encode())
         if progress != self.rows():
             write_atomic(self.progress, progress.encode())
 
@@ -153,73 +158,3 @@ class Folder:
             cells = [dict(zip(old.split("\t"), line.split("\t"))) for line in above]
             above = ["\t".join(line.get(name, "nan") for name in columns) for line in cells]
             write_atomic(self.progress, "".join(f"{line}\n" for line in [header, *above, row]).encode())
-
-
-def read_config(path: Path) -> dict[str, Any] | None:
-    """What a config.json holds; None where there is none. Raises UsageError where it cannot be read."""
-    if not os.path.lexists(path):
-        return None
-    try:
-        config = json.loads(read_whole(path))
-        assert isinstance(config, dict), "it is no object"
-        return config
-    except (AssertionError, *NONSENSE) as error:
-        text = "mend it, or give another --exp_name"
-        raise UsageError(f"{path}: not readable as JSON ({reason(error)}); {text}") from None
-
-
-def refuse_strays(folder: Path) -> None:
-    """Raise UsageError where something stands in a run's folder in the place of one of its files."""
-    for name in (".lock", "config.json", "progress.txt", "policy.safetensors", "checkpoint"):
-        path = folder / name
-        if os.path.lexists(path) and not (path.is_dir() if name == "checkpoint" else path.is_file()):
-            kind = "folder" if name == "checkpoint" else "regular file"
-            raise UsageError(f"{path}: is no {kind}; move it away and start again, or give another --exp_name")
-
-
-def refuse_names(path: Path) -> None:
-    """Raise UsageError where a run's folder has a name that is too long for the file system."""
-    home = next(parent for parent in path.absolute().parents if os.path.exists(parent))
-    name, whole = os.pathconf(home, "PC_NAME_MAX"), os.pathconf(home, "PC_PATH_MAX") - 80  # for the files in it
-    lengths = {part: len(os.fsencode(part)) for part in path.parts}
-    longest = max(lengths, key=lambda part: lengths[part])
-    if lengths[longest] > name:
-        text = f"a name of {lengths[longest]} bytes, where {name} are allowed"
-        raise UsageError(f"{short(longest)}: {text}; give a shorter --data_dir or --exp_name")
-    if len(os.fsencode(path)) > whole:
-        text = f"a path of {len(os.fsencode(path))} bytes, where {whole} are allowed"
-        raise UsageError(f"{short(str(path))}: {text}; give a shorter --data_dir")
-
-
-def short(text: str) -> str:
-    return text if len(text) <= 100 else f"{text[:60]}..."
-
-
-def learner_folder(config: Any, learner: str, seed: int) -> Path:
-    """Where a program that trains several learners keeps one seed of one of them."""
-    return Path(config.data_dir) / f"{config.exp_name}_{learner}" / f"{config.exp_name}_{learner}_s{seed}"
-
-
-def finished(folder: Path, config: dict[str, Any]) -> bool:
-    """Whether this run is done. Makes its folder; raises UsageError where that holds a run of other settings."""
-    refuse_names(folder)
-    refuse_strays(folder)
-    old = read_config(folder / "config.json") or config
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: {error}; give another --exp_name or --data_dir") from None
-    for name in sorted({*old, *config} - {"data_dir", "num_runs"}):
-        if old.get(name) != config.get(name):
-            raise UsageError(
-                f"{folder}: holds a run with {name} {short(repr(old.get(name)))}, not {config.get(name)!r}; "
-                "give another --exp_name, or the flags of that run"
-            )
-    write_atomic(folder / "config.json", (json.dumps(config, indent=1) + "\n").encode())
-    return (folder / "progress.txt").exists()
-
-
-def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray] | np.ndarray) -> None:
-    """Tab-separated, header first."""
-    rows = ["\t".join(f"{value:.10g}" for value in row) for row in zip(*columns, strict=True)]
-    write_atomic(path, "\n".join(["\t".join(names), *rows, ""]).encode())

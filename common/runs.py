@@ -25,7 +25,7 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from common import limits
-from common.checkpoint import NONSENSE, Damaged, flatten, reason, write_atomic
+from common.checkpoint import NONSENSE, Damaged, flatten, write_atomic
 from common.errors import (
     SeedFailure,
     Unwritten,
@@ -37,11 +37,13 @@ from common.errors import (
     of_seeds,
     trace,
 )
+from common.estimates import iqm
 from common.fast import kernels
 from common.fast.kernels import Kernels
 from common.fast.record import Plain, Recorded, Update, cuda_graph, operations
 from common.flags import Count, Natural, Range, check_ranges, within
 from common.folder import Folder, Usage
+from common.layout import POLICY, one_line, read_progress, run_folder
 from common.log import Log, summary
 from common.ranks import Ranks
 
@@ -194,7 +196,7 @@ class Run:
                 raise  # an author's defect keeps its traceback
             path = folder.checkpoints.folder / f"{self.start}.json"
             raise Usage(
-                f"{path}: does not hold what this run saves ({reason(error)}); move it away to go on from the one "
+                f"{path}: does not hold what this run saves ({one_line(error)}); move it away to go on from the one "
                 f"before it, or move {folder.path} away to start over"
             ) from error
 
@@ -240,7 +242,7 @@ class Run:
             for row, (folder, state) in enumerate(zip(self.folders, states)):
                 state |= {"log": self.log.state_dict(row), "folder": {"progress": folder.rows()}}
                 # the policy first: where a checkpoint stands, its policy does too
-                write_atomic(folder.path / "policy.safetensors", save(self.parts["agents"].policy(row)))
+                write_atomic(folder.path / POLICY, save(self.parts["agents"].policy(row)))
                 folder.checkpoints.save(step, state, self.parts.get("replay"), row)
 
     def _states(self, step: int) -> list[dict[str, Any]]:
@@ -390,7 +392,7 @@ def parse(
     """The configuration of sys.argv: the class's defaults, the task's, the flags. Raises UsageError, SystemExit."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--env", default=config_class.env)
-    first.add_argument("--obs", default=config_class.obs)
+    first.add_argument("--obs", default=getattr(config_class, "obs", "full"))  # the games have no such choice
     try:
         known, _ = first.parse_known_args()
     except argparse.ArgumentError as error:
@@ -551,17 +553,16 @@ def _table(config: Any, seeds: Sequence[int]) -> str:
     lines, scores = [], []
     for seed in seeds:
         try:
-            header, *rows = (parent / f"{config.exp_name}_s{seed}" / "progress.txt").read_text().splitlines()
-            row = dict(zip(header.split("\t"), rows[-1].split("\t")))
-            step, score = int(row["TotalEnvInteracts"]), float(row["AverageTestEpRet"])
-        except (OSError, ValueError, IndexError, KeyError):
+            rows = read_progress(run_folder(config.data_dir, config.exp_name, seed))
+            step, score = int(rows["TotalEnvInteracts"][-1]), float(rows["AverageTestEpRet"][-1])
+        except (ValueError, KeyError):
             step, score = 0, math.nan
         lines.append(f"{seed:>8} {step:>10} {score:>12.2f}" + ("" if step >= total else "  unfinished"))
         scores += [score] if step >= total else []
     if len(scores) > 1:
-        values, cut = np.sort(scores), len(scores) // 4
+        values = np.sort(scores)
         lines.append(
-            f"mean {values.mean():.2f}   IQM {values[cut : len(values) - cut].mean():.2f}   "
+            f"mean {values.mean():.2f}   IQM {iqm(values[:, None])[0]:.2f}   "
             f"std {values.std(ddof=1):.2f}   min {values[0]:.2f}   max {values[-1]:.2f}"
         )
     title = f"{config.exp_name}: mean return of the last test episodes"

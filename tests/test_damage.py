@@ -15,11 +15,11 @@ from checks import command, kept
 from safetensors.numpy import load_file, save_file
 
 import iddpg
-import plot
 from common import checkpoint
 from common.checkpoint import Checkpoints, Damaged
 from common.errors import UsageError
-from common.folder import finished
+from common.layout import read_config
+from games.shared import Seed
 
 FLAGS = {"env": "DifferentialGame-2", "exp_name": "x", "hid": 4, "steps_per_epoch": 40, "replay_size": 1000}
 DEEP = "[" * 10_000 + "]" * 10_000
@@ -309,11 +309,11 @@ def test_an_empty_folder_does_not_stay_behind_but_one_of_the_users_does(tmp_path
 @pytest.mark.parametrize("damage", [filled, lambda path: path.write_text(DEEP), lambda path: path.write_text("[]")])
 def test_programs_without_checkpoints_refuse_a_damaged_config_too(tmp_path, damage):
     damage(tmp_path / "config.json")
-    with pytest.raises(UsageError, match=r"config\.json: (not readable as JSON|is no regular file)"):
-        finished(tmp_path, {"a": 1})
+    with pytest.raises(UsageError, match=r"config\.json: (not readable as JSON|is no regular file|holds no settings)"):
+        Seed(tmp_path, {"a": 1}).finished()
 
 
 def test_a_readers_config_may_be_ten_thousand_deep(tmp_path):
     (tmp_path / "config.json").write_text(DEEP)
-    with pytest.raises(ValueError, match="is not JSON"):
-        plot.read_config(tmp_path / "config.json")
+    with pytest.raises(UsageError, match="not readable as JSON"):
+        read_config(tmp_path)

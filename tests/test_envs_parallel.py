@@ -11,7 +11,7 @@ from pettingzoo import ParallelEnv
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import envs
-from envs.parallel import AsParallelEnv
+from envs.pettingzoo import AsParallelEnv
 
 make: Any = envs.make  # Any, as tests look inside
 HERE = "a_module_of_this_test"
@@ -115,7 +115,7 @@ def test_a_game_taken_through_pettingzoo_and_back_is_the_same_game():
 
 
 def test_a_parallel_environment_trains_as_any_other():
-    env = make("envs.parallel:AsParallelEnv", [0, 1], max_ep_len=25)
+    env = make("envs.pettingzoo:AsParallelEnv", [0, 1], max_ep_len=25)
     assert (env.family, env.n_agents, env.n_obs, env.n_act, env.max_ep_len) == ("parallel", 3, 3, 1, 25)
     before = env.reset()
     next_obs, *_ = env.step(np.ones((2, 3, 1), np.float32))

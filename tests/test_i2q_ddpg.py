@@ -9,7 +9,7 @@ from torch import Tensor
 from toys import Toy, make_agents, make_batch, nets_of
 
 import i2q_ddpg
-import naive
+from bench import naive
 from common.nets import MLP
 from common.replay import Batch
 

@@ -6,7 +6,7 @@ import torch
 from toys import Toy, make_agents, make_batch
 
 import iddpg
-import naive
+from bench import naive
 
 ENV = Toy(seeds=[3, 4])  # three agents of unequal width
 

@@ -319,22 +319,22 @@ def test_a_process_that_is_killed_with_9_loses_only_what_came_after_its_last_che
 
 SMALL = {  # commands that print as they go, and a file that each leaves
     "i2q_ddpg.py --env DifferentialGame-1 --epochs 2 --steps_per_epoch 50 --hid 8 --compile off": "progress.txt",
-    "matrix_games.py --learners iql --layers 2 --games 2 --steps 200 --num_runs 2": "progress.txt",
-    "value_factorization.py --learners iql --updates 20 --score_every 10 --num_runs 2": "progress.txt",
-    "theorems.py --games 2 --states 3 --steps 300 --out {}/t.png": "t.png",
+    "-m games.matrix_games --learners iql --layers 2 --games 2 --steps 200 --num_runs 2": "progress.txt",
+    "-m games.value_factorization --learners iql --updates 20 --score_every 10 --num_runs 2": "progress.txt",
+    "-m games.theorems --games 2 --states 3 --steps 300 --out {}/t.png": "t.png",
 }
 
 
 @pytest.mark.parametrize("command", SMALL)
 def test_a_program_whose_reader_has_left_goes_on_to_its_end(tmp_path, command):
     """As in `i2q_ddpg.py ... | head -1`."""
-    program, *flags = command.format(tmp_path).split()
-    where = [] if program == "theorems.py" else ["--data_dir", str(tmp_path / "data")]
+    argv = command.format(tmp_path).split()
+    where = [] if "games.theorems" in argv else ["--data_dir", str(tmp_path / "data")]
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, str(ROOT / program), *flags, *where],
-        cwd=tmp_path,
+        [sys.executable, *argv, *where],
+        cwd=ROOT,
         stdout=writing,
         stderr=subprocess.PIPE,
         text=True,

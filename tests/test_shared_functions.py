@@ -7,7 +7,7 @@ Where it fails: change the other file too, or list the difference; strike it out
 import ast
 
 import pytest
-from test_imports import ALGORITHMS, ROOT
+from helpers import ALGORITHMS, ROOT
 
 # file: (the one it is like, {name: why the two differ}); a name in a class is Class.name; docstrings of files and
 # classes are not compared

@@ -213,7 +213,7 @@ def test_a_flag_out_of_range_is_named(tmp_path, capsys, flag):
     with pytest.raises(SystemExit) as stop:
         watch.main([str(tmp_path), flag])
     assert stop.value.code == 2
-    assert flag.split("=")[0] + " " in capsys.readouterr().err.splitlines()[-1]
+    assert flag.split("=")[0] + ": " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_as_a_program_it_needs_no_torch_and_leaves_no_file_behind(tmp_path):

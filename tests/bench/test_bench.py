@@ -9,20 +9,18 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from torch.utils.flop_counter import FlopCounterMode
 from toys import Toy, make_agents, make_batch
 
-import bench
-import naive
+from bench import naive
+from bench import updates as bench
 from common.fast import passes
 from envs.vector import VectorEnv, mask
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # what our code evaluates again: the same networks on the same inputs, or a diagnostic
 AGAIN = {"i2q_ddpg --rule released": "pi q", "i2q_expectile --form released": "pi", "ippo": "pi pi v v"}
@@ -155,7 +153,7 @@ def test_an_update_that_differs_from_the_naive_one_is_marked_and_is_a_failure(mo
 
 def test_quick_reports_everything_as_json():
     done = subprocess.run(
-        [sys.executable, "bench.py", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "bench", "--quick", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

@@ -1,6 +1,6 @@
 """Learned against ideal values on DifferentialGame-n: is what an agent believes its actions are worth true?
 
-    python ideal_values.py data/i2q_ddpg_DifferentialGame-3 data/iddpg_DifferentialGame-3 --out ideal_values.png
+    python -m games.ideal_values data/i2q_ddpg_DifferentialGame-3 data/iddpg_DifferentialGame-3 --out ideal_values.png
 
 The ideal value of agent i's action is what it is worth if the others always do what is best for the team:
 
@@ -22,11 +22,10 @@ Paper: Jiang & Lu 2022, "I2Q: A Fully Decentralized Q-Learning Algorithm", figur
 values was not at hand: grid, averages and the choice of transitions are ours.
 """
 
-import argparse
 import itertools
-import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,15 @@ import numpy as np
 import torch
 
 from common.checkpoint import Checkpoints, Damaged
-from common.folder import write_table
+from common.errors import UsageError
+from common.layout import CHECKPOINT, CONFIG, IDEAL_VALUES, read_config, read_progress, read_table
 from common.nets import MLP
+from common.parser import Parser, number
 from common.replay import Replay
 from common.seeding import Streams
+from curves.style import SUFFIXES, canvas, colour_of, save
 from envs.differential import STEP, reward
+from games.shared import write_table
 
 CELLS = {1: 100, 2: 20, 3: 5, 4: 2, 5: 1}  # of the grid in a full move: 1001^2 points would be no trouble, 201^3 are
 LATEST = 10_000  # transitions that a checkpoint is compared on
@@ -90,30 +93,23 @@ class LearnedRun:
     """A run folder: its configuration, the rows of progress.txt, and at its last checkpoint Q's networks and replay."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
-        try:
-            self.config = json.loads((folder / "config.json").read_text())
-            match = re.fullmatch(r"DifferentialGame-(\d)", self.config["env"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder}: not a run folder, config.json is not readable ({error})") from None
+        self.folder, self.config = folder, read_config(folder)
+        match = re.fullmatch(r"DifferentialGame-(\d)", str(self.config.get("env")))
         if match is None:
-            raise ValueError(f"{folder}: {self.config['env']} has no ideal values here, DifferentialGame-n has")
+            raise UsageError(f"{folder}: {self.config.get('env')} has no ideal values here, DifferentialGame-n has")
         self.n = int(match[1])
 
     def progress(self) -> tuple[np.ndarray, np.ndarray]:
         """Steps and QVals of the rows in which anything was learned."""
-        try:
-            header, *rows = [line.split("\t") for line in (self.folder / "progress.txt").read_text().splitlines()]
-            columns = np.array(
-                [[float(row[header.index(name)]) for name in ("TotalEnvInteracts", "QVals")] for row in rows]
-            )
-        except (OSError, ValueError, IndexError) as error:
-            raise ValueError(f"{self.folder}: progress.txt has no readable column QVals ({error})") from None
-        return tuple(columns[np.isfinite(columns).all(1)].T)  # type: ignore[return-value]
+        columns = read_progress(self.folder)
+        if "QVals" not in columns:
+            raise UsageError(f"{self.folder}: {self.config.get('algorithm')} has no column QVals")
+        learned = np.isfinite(columns["QVals"])
+        return columns["TotalEnvInteracts"][learned], columns["QVals"][learned]
 
     def load(self) -> bool:
         """Read the last checkpoint: q, obs (T, n) and act (N, T). False where there is none."""
-        checkpoints = Checkpoints(self.folder / "checkpoint")
+        checkpoints = Checkpoints(self.folder / CHECKPOINT)
         if not checkpoints.steps():
             return False
         cfg, n = self.config, self.n
@@ -121,16 +117,16 @@ class LearnedRun:
         try:
             state = checkpoints.load(checkpoints.steps()[-1], replay)
         except Damaged as damage:
-            raise ValueError(f"{self.folder}: the last checkpoint is damaged: {damage}") from None
+            raise UsageError(f"{self.folder}: the last checkpoint is damaged: {damage}") from None
         replay.count = state["replay"]["count"]
         if replay.count > replay.size:
-            raise ValueError(f"{self.folder}: the replay has wrapped, what early batches were drawn from is lost")
+            raise UsageError(f"{self.folder}: the replay has wrapped, what early batches were drawn from is lost")
         rows = replay.read(0, 0, replay.count)
         self.obs, self.act = rows[0, :, :n], rows[:, :, n]
         sizes, one = [n + 1, *[cfg["hid"]] * cfg["l"], 1], np.ones(n, int)
-        params = torch.as_tensor(state["agents"].get("q_adam", {}).get("params", torch.zeros(0)))
+        params = torch.as_tensor(state["agents"].get("q.flat", torch.zeros(0)))
         if params.shape != MLP.glorot(sizes, Streams([0], "weights"), one, one).flat[0].shape:
-            raise ValueError(f"{self.folder}: {cfg['algorithm']} learns no Q(s, a_i)")
+            raise UsageError(f"{self.folder}: {cfg['algorithm']} learns no Q(s, a_i)")
         self.q = MLP(sizes, params[None])
         return True
 
@@ -177,63 +173,69 @@ def compare(run: LearnedRun, ideal: Ideal) -> list[str]:
 
 def series(run: LearnedRun, ideal: Ideal) -> tuple[np.ndarray, list[str]]:
     """What `along` and `compare` give, or without a checkpoint what an earlier call left in the folder."""
-    path = run.folder / "ideal_values.txt"
+    path = run.folder / IDEAL_VALUES
     if run.load():
         rows, lines = along(run, ideal), compare(run, ideal)
         write_table(path, ["TotalEnvInteracts", "QVals", "IdealQVals"], rows.T)
         return rows, lines
     if path.exists():
-        return np.loadtxt(path, skiprows=1, ndmin=2), []
-    raise ValueError(f"{run.folder}: neither a checkpoint nor an ideal_values.txt that one was compared in")
+        return np.stack(list(read_table(path).values()), 1), []
+    raise UsageError(f"{run.folder}: neither a checkpoint nor an {IDEAL_VALUES} that one was compared in")
 
 
-def draw(runs: list[LearnedRun], rows: list[np.ndarray], out: str) -> None:
+def draw(runs: Sequence[LearnedRun], rows: Sequence[np.ndarray], out: Path) -> None:
     """Learned and ideal mean values along the runs; one panel an experiment."""
-    from matplotlib.figure import Figure  # late: --help does without; no pyplot: no display is needed
-
     names = list(dict.fromkeys(run.folder.parent.name for run in runs))
-    figure = Figure(figsize=(4.6 * len(names), 3.6), dpi=130, layout="constrained")
-    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
-    for axes, name in zip(panels, names):
-        mine = [(run, row) for run, row in zip(runs, rows) if run.folder.parent.name == name]
-        for k, (run, row) in enumerate(mine):
-            axes.plot(row[:, 0], row[:, 1], color=f"C{k % 10}", label=f"learned, seed {run.config['seed']}")
-            axes.plot(row[:, 0], row[:, 2], ":", color=f"C{k % 10}", label="ideal" if k == 0 else None)
-        axes.set(title=name, xlabel="environment steps", ylabel="mean Q_i(s, a_i) over the replay")
-        axes.legend(fontsize=7)
-        axes.grid(color="#e6e6e6")
-    figure.savefig(out)
+    with canvas(1, len(names)) as (figure, axes):
+        for ax, name in zip(axes[0], names):
+            mine = [(run, row) for run, row in zip(runs, rows) if run.folder.parent.name == name]
+            for k, (run, row) in enumerate(mine):
+                colour = colour_of(k)
+                ax.plot(row[:, 0], row[:, 1], color=colour, label=f"learned, seed {run.config['seed']}")
+                ax.plot(row[:, 0], row[:, 2], ":", color=colour, label="ideal" if k == 0 else None)
+            ax.set(title=name, xlabel="environment steps", ylabel="mean Q_i(s, a_i) over the replay")
+            ax.legend(fontsize=7, frameon=False)
+    save(figure, out)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(argv: Sequence[str] | None) -> Any:
+    parser = Parser("ideal_values", __doc__)
     parser.add_argument("rundir", nargs="+", help="run folders, or folders that hold some")
-    parser.add_argument("--cells", type=int, default=0, help=f"cells of the grid in a full move; by n: {CELLS}")
-    parser.add_argument("--out", default="ideal_values.png", help="the picture: .png, .pdf or .svg")
-    args = parser.parse_args()
+    text = f"cells of the grid in a full move; by n: {CELLS}"
+    parser.add_argument("--cells", type=number(0, 1000), default=0, help=text)
+    parser.add_argument("--out", type=Path, default="ideal_values.png", help="the picture: .png, .pdf or .svg")
+    args = parser.parse_args(argv)
+    if args.out.suffix not in SUFFIXES or not args.out.absolute().parent.is_dir():
+        parser.error(f"--out {str(args.out)!r}: give a {', '.join(SUFFIXES)} file in a folder that exists")
+    return args
+
+
+def compare_all(args: Any) -> None:
+    """Compare every run, print what that gives, and draw it."""
+    folders = [path.parent for name in args.rundir for path in sorted(Path(name).rglob(CONFIG))]
+    if not folders:
+        raise UsageError(f"no run folder, one with a {CONFIG}, in {', '.join(args.rundir)}")
+    runs, rows, ideals = [LearnedRun(folder) for folder in folders], [], {}
+    for run in runs:
+        key = run.n, run.config["gamma"]
+        ideals[key] = ideals.get(key) or Ideal(*key, args.cells)
+        row, lines = series(run, ideals[key])
+        rows.append(row)
+        print("\n".join([f"{run.folder}", "     step   learned     ideal     ratio"]))
+        for step, learned, ideal in row[:: max(1, len(row) // 10)]:
+            print(f"{step:9.0f} {learned:9.2f} {ideal:9.2f} {learned / ideal:9.2f}")
+        print("\n".join(lines), flush=True)
+    draw(runs, rows, args.out)
+    print(f"picture: {args.out}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
     try:
-        if Path(args.out).suffix not in (".png", ".pdf", ".svg") or not Path(args.out).absolute().parent.is_dir():
-            raise ValueError(f"--out {args.out!r}: give a .png, .pdf or .svg file in a folder that exists")
-        if not 0 <= args.cells <= 1000:
-            raise ValueError(f"--cells {args.cells}: must be within 1 .. 1000, or 0 for the choice by n")
-        folders = [path.parent for name in args.rundir for path in sorted(Path(name).rglob("config.json"))]
-        if not folders:
-            raise ValueError(f"no run folder, one with a config.json, in {', '.join(args.rundir)}")
-        runs, rows, ideals = [LearnedRun(folder) for folder in folders], [], {}
-        for run in runs:
-            key = run.n, run.config["gamma"]
-            ideals[key] = ideals.get(key) or Ideal(*key, args.cells)
-            row, lines = series(run, ideals[key])
-            rows.append(row)
-            print("\n".join([f"{run.folder}", "     step   learned     ideal     ratio"]))
-            for step, learned, ideal in row[:: max(1, len(row) // 10)]:
-                print(f"{step:9.0f} {learned:9.2f} {ideal:9.2f} {learned / ideal:9.2f}")
-            print("\n".join(lines), flush=True)
-        draw(runs, rows, args.out)
-        print(f"picture: {args.out}")
+        compare_all(args)
         return 0
-    except ValueError as error:
-        print(f"ideal_values.py: {error}", file=sys.stderr)
+    except UsageError as error:
+        print(f"ideal_values: {error}", file=sys.stderr)
         return 2
 
 

@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
-from theorems import (
+from games.theorems import (
     GAMMA,
     JACKPOT,
     A,
@@ -25,7 +25,6 @@ from theorems import (
     value_iteration,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
 CFG = Config(games=5, states=4, steps=6000)
 
 
@@ -107,7 +106,7 @@ def test_the_right_transition_function_costs_nothing():
 
 
 def test_the_command_writes_its_picture(tmp_path):
-    line = [sys.executable, "theorems.py", "--games", "2", "--states", "3", "--steps", "300"]
+    line = [sys.executable, "-m", "games.theorems", "--games", "2", "--states", "3", "--steps", "300"]
     done = subprocess.run(
         [*line, "--out", str(tmp_path / "t.png")], cwd=ROOT, capture_output=True, text=True, check=False
     )

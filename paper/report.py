@@ -11,8 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-import plot
-from figures import FIGURES, RULE, TITLES, WHOLE, Figure, describe, improvement, judge, panels, rows, scores
+from curves.draw import draw
+from curves.estimate import curve
+from curves.lines import Line, Panel
+from paper.claims import RULE, improvement, judge, scores
+from paper.figures import FIGURES, TITLES, WHOLE, Figure
+from paper.panels import Runs, caption, panels
+from paper.runs import rows
 
 FILMS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png": "image/png"}
 NAMES = {"trees": "Random games", "qplex": "QPLEX page", "qplex-sizes": "QPLEX sizes", "learners": "All learners"}
@@ -47,20 +52,20 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: #0b5c93; font-siz
 """
 
 
-def write(folders: Sequence[str], out: Path, est: str = "", band: str = "") -> Path:
-    """Writes <out>/report.html from the runs in the folders, and returns its path. OSError where that fails."""
-    drawn = {figure: panels(figure, folders, est, band) for figure in FIGURES.values()}
+def write(runs: Runs, out: Path) -> Path:
+    """Writes <out>/report.html, and returns its path. OSError where that fails."""
+    drawn = {figure: panels(figure, runs) for figure in FIGURES.values()}
     links = [("claims", "Claims"), *((f"figure-{n}", _name(f)) for n, f in FIGURES.items()), ("scores", "Final scores")]
-    films = sorted(path for folder in folders for path in Path(folder).glob("films/*") if path.suffix.lower() in FILMS)
+    films = sorted(path for folder in runs.folders for path in folder.glob("films/*") if path.suffix.lower() in FILMS)
     links += [("films", "Films")] if films else []
     parts = [HEAD, "<h1>I2Q: figures, scores and claims</h1>", _intro(drawn)]
     parts.append("<nav>" + " ".join(f'<a href="#{anchor}">{escape(text)}</a>' for anchor, text in links) + "</nav>")
     parts.append(_claims(drawn))
     with tempfile.TemporaryDirectory() as folder:
         for figure, figure_panels in drawn.items():
-            plot.draw(figure_panels, Path(folder) / "figure.svg")
-            caption = describe(figure, figure_panels, est, band)
-            parts.append(_section(figure, figure_panels, Path(folder) / "figure.svg", caption))
+            picture = Path(folder) / "figure.svg"
+            draw(figure_panels, picture)
+            parts.append(_section(figure, figure_panels, picture, caption(figure, figure_panels, runs.fit(figure))))
     parts.append(_scores(drawn))
     if films:
         parts.append(_films(films))
@@ -74,7 +79,7 @@ def _name(figure: Figure) -> str:
     return f"Figure {figure.number}" if figure.number.isdigit() else NAMES[figure.number]
 
 
-def _intro(drawn: dict[Figure, list[plot.Panel]]) -> str:
+def _intro(drawn: dict[Figure, list[Panel]]) -> str:
     lines = [line for figure_panels in drawn.values() for panel in figure_panels for line in panel.lines]
     runs = {run.path: run for line in lines for run in line.runs}
     here, all_rows = {path.parent.name for path in runs}, rows("paper")
@@ -101,7 +106,7 @@ def _table(header: Sequence[str], lines: Iterable[Sequence[str]], numeric: Seque
     return f'<div class="wide"><table>{head}\n<tbody>{body}</tbody></table></div>'
 
 
-def _claims(drawn: dict[Figure, list[plot.Panel]]) -> str:
+def _claims(drawn: dict[Figure, list[Panel]]) -> str:
     lines = []
     for figure, figure_panels in drawn.items():
         for i, claim in enumerate(figure.claims):
@@ -118,9 +123,9 @@ def _claims(drawn: dict[Figure, list[plot.Panel]]) -> str:
     return f'<h2 id="claims">What the paper claims, and what our runs say</h2>{note}{_table(head, lines)}'
 
 
-def _scores(drawn: dict[Figure, list[plot.Panel]]) -> str:
+def _scores(drawn: dict[Figure, list[Panel]]) -> str:
     """One row an experiment, task by task; each experiment once, under the label of its first figure."""
-    tasks: dict[str, dict[str, plot.Line]] = {}
+    tasks: dict[str, dict[str, Line]] = {}
     for figure_panels in drawn.values():
         for panel in figure_panels:
             if panel.y == "Performance":
@@ -133,7 +138,7 @@ def _scores(drawn: dict[Figure, list[plot.Panel]]) -> str:
             view = WHOLE if line.experiment.label.endswith(WHOLE) else ""
             base = next((labelled[name + view] for name in BASELINES if name + view in labelled), None)
             own = scores(line)
-            mid, low, high = (float(v[0]) for v in plot.curve(own[:, None]))
+            mid, low, high = (float(v[0]) for v in curve(own[:, None]))
             interval = f"[{_cell(low)}, {_cell(high)}]" if len(own) > 1 else "-"
             better = "-"
             if base and base is not line:
@@ -160,8 +165,8 @@ def _cell(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
-def _section(figure: Figure, figure_panels: list[plot.Panel], picture: Path, caption: str) -> str:
-    image = f'<img alt="{escape(caption)}" src="{_inline(picture, "image/svg+xml")}">'
+def _section(figure: Figure, figure_panels: list[Panel], picture: Path, text: str) -> str:
+    image = f'<img alt="{escape(text)}" src="{_inline(picture, "image/svg+xml")}">'
     title = escape(f"{_name(figure)}: {figure.title}" if figure.number.isdigit() else figure.title)
     lines = []
     table = {row.experiment: row for row in rows("paper", [figure.number])}
@@ -169,7 +174,7 @@ def _section(figure: Figure, figure_panels: list[plot.Panel], picture: Path, cap
         for i, line in enumerate(panel.lines):
             run = line.runs[0]
             row = table[run.path.parent.name]
-            command = " ".join([f"{row.program}.py --env {row.task}", *row.flags])
+            command = " ".join([*row.start, "--env", row.task, *row.flags])
             settings = ", ".join(f"{k} {v}" for k, v in run.settings.items() if k not in ("algorithm", "env"))
             cells = [line.experiment.label, f"<code>{escape(command)}</code>", escape(settings)]
             lines.append([escape(panel.title) if i == 0 else "", *cells])
@@ -177,7 +182,7 @@ def _section(figure: Figure, figure_panels: list[plot.Panel], picture: Path, cap
     details = f"<details><summary>Settings behind it</summary>{_table(head, lines)}</details>" if lines else ""
     return (
         f'<h2 id="figure-{figure.number}">{title}</h2>\n'
-        f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>{details}"
+        f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>{details}"
     )
 
 

@@ -2,14 +2,14 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
 from torch import Tensor
 
-from value_factorization import (
+from games.value_factorization import (
     GAMES,
     JOINT,
     NAMES,
@@ -23,7 +23,6 @@ from value_factorization import (
     train,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
 GAME = GAMES["qplex-game"]
 UNIFORM = torch.full((2, 3, 3), 1 / 9)
 
@@ -275,7 +274,7 @@ def test_a_seed_learns_the_same_alone_as_beside_others():
 
 
 def command(*flags: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "value_factorization.py", *flags]
+    line = [sys.executable, "-m", "games.value_factorization", *flags]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -1,4 +1,4 @@
-"""run_all.py: what it counts as done, what it starts, how it stops. One test trains; the others run a few lines."""
+"""run_all: what it counts as done, what it starts, how it stops. One test trains; the others run a few lines."""
 
 import json
 import os
@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.runs import GAME
 
-import figures
-import run_all
+from paper import pool, run_all
+from paper.runs import ROOT, Row
+from paper.state import START, State, cost, remaining
 
-ROOT = figures.ROOT
 # trains like a program of ours: the folders, exit status 143 on SIGTERM, seeds that go on; "--lam 9" fails
 TRAINER = """
 import argparse, fcntl, json, os, pathlib, signal, sys, time
@@ -41,28 +42,28 @@ for seed in range(int(args.seed), int(args.seed) + int(args.num_runs)):
 def main(tmp_path, monkeypatch):
     """run_all with `i2q_ddpg.py` replaced by TRAINER and a table of two experiments of three seeds: lam 1 and lam 2."""
     (tmp_path / "i2q_ddpg.py").write_text(TRAINER)
-    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    monkeypatch.setattr(pool, "ROOT", tmp_path)
     use(monkeypatch, "1", "2")
     folders = ["--data_dir", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
     return lambda *argv: run_all.main(["--jobs", "1", *argv, *folders])
 
 
 def use(monkeypatch, *lams: str) -> None:
-    table = [figures.Row(f"lam{lam}", "i2q_ddpg", "Game-3", ["--lam", lam, "--epochs", "4"], 3, ["6"]) for lam in lams]
-    monkeypatch.setattr(figures, "rows", lambda scale, numbers: table)
+    table = [Row(f"lam{lam}", "i2q_ddpg", GAME, ["--lam", lam, "--epochs", "4"], 3, ["6"]) for lam in lams]
+    monkeypatch.setattr(run_all, "rows", lambda scale, numbers: table)
 
 
 def write_run(folder: Path, name: str, seed: int, steps: int = 40_000, lam: float = 1.0) -> None:
     run = folder / name / f"{name}_s{seed}"
     run.mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps({"env": "Game-3", "lam": lam, "seed": seed}))
+    (run / "config.json").write_text(json.dumps({"env": "DifferentialGame-3", "lam": lam, "seed": seed}))
     (run / "progress.txt").write_text(f"TotalEnvInteracts\tTime\n{steps}\t9\n")
 
 
 def started(tmp_path: Path, name: str) -> list[str]:
     """The commands of a row's log, from --env on, without where the runs are kept."""
     log = (tmp_path / "data" / name / "run_all.log").read_text()
-    lines = [line.split("--env Game-3 ")[1] for line in log.splitlines() if line.startswith("$ ")]
+    lines = [line.split("--env DifferentialGame-3 ")[1] for line in log.splitlines() if line.startswith("$ ")]
     return [line.split(" --data_dir")[0] for line in lines]
 
 
@@ -100,15 +101,15 @@ def test_shorter_runs_and_runs_of_other_settings_in_results_do_not_count(main, t
 
 
 def test_a_run_of_figure_5_is_done_when_its_values_are_compared_too(tmp_path):
-    row = figures.Row("lam1", "i2q_ddpg", "Game-3", ["--lam", "1", "--epochs", "4"], 1, ["5", "6"])
+    row = Row("lam1", "i2q_ddpg", "DifferentialGame-3", ["--lam", "1", "--epochs", "4"], 1, ["5", "6"])
     write_run(tmp_path / "data", "lam1", 0)
-    state = run_all.State(row, tmp_path / "data", tmp_path / "results")
-    assert (state.left, state.commands([], 1)[-1][1:3]) == (
+    state = State(row, tmp_path / "data", tmp_path / "results")
+    assert (state.left, state.commands([], 1)[-1][2:4]) == (
         {0: 0},
-        ["ideal_values.py", str(tmp_path / "data" / "lam1")],
+        ["games.ideal_values", str(tmp_path / "data" / "lam1")],
     )
     (tmp_path / "data" / "lam1" / "lam1_s0" / "ideal_values.txt").write_text("")
-    assert run_all.State(row, tmp_path / "data", tmp_path / "results").left == {}
+    assert State(row, tmp_path / "data", tmp_path / "results").left == {}
 
 
 def test_a_row_that_fails_is_named_with_its_log_and_the_others_go_on(main, tmp_path, capsys, monkeypatch):
@@ -140,8 +141,8 @@ def test_a_signal_lets_the_program_save_and_starts_no_other(main, tmp_path, caps
 
 
 def test_a_row_that_another_process_has_claimed_is_left_to_it(main, tmp_path, capsys):
-    (row, _) = figures.rows("smoke", [])
-    lock = run_all.State(row, tmp_path / "data", tmp_path / "results").claim()
+    (row, _) = run_all.rows("smoke", [])
+    lock = State(row, tmp_path / "data", tmp_path / "results").claim()
     assert lock
     assert main() == 0
     lock.close()
@@ -164,22 +165,22 @@ def test_under_a_launcher_a_program_is_alone_and_its_rank_not_the_first_is_silen
 def test_a_launcher_of_its_own_shares_out_the_seeds_of_a_row(main, tmp_path):
     assert main("--launcher", f"{sys.executable} -X utf8 -c 'import sys; print(sys.argv[1:])'") == 1  # trains nothing
     log = (tmp_path / "data" / "lam1" / "run_all.log").read_text()
-    assert f"'{sys.executable}', 'i2q_ddpg.py', '--env', 'Game-3'" in log
+    assert f"'{sys.executable}', 'i2q_ddpg.py', '--env', 'DifferentialGame-3'" in log
     assert "'--threads', '0'" in log  # a rank knows how many of them share its host
 
 
 def test_the_time_left_is_scaled_by_what_runs_have_taken(tmp_path):
-    row = figures.Row("a", "i2q_ddpg", "2x4Ant", ["--epochs", "2"], 2, ["9"])
-    states = [run_all.State(row, tmp_path / "data", tmp_path / "results")]
-    guess = run_all.remaining(states, 1) - run_all.START
-    assert guess == pytest.approx(2 * 20_000 * run_all.cost(row))
+    row = Row("a", "i2q_ddpg", "2x4Ant", ["--epochs", "2"], 2, ["9"])
+    states = [State(row, tmp_path / "data", tmp_path / "results")]
+    guess = remaining(states, 1) - START
+    assert guess == pytest.approx(2 * 20_000 * cost(row))
     for seed in (0, 1):
         folder = tmp_path / "data" / "a" / f"a_s{seed}"
         folder.mkdir(parents=True)
         (folder / "config.json").write_text("{}")
         (folder / "progress.txt").write_text(f"TotalEnvInteracts\tTime\n10000\t{3 * guess / 2}\n")
-    states = [run_all.State(row, tmp_path / "data", tmp_path / "results")]
-    assert run_all.remaining(states, 1) - run_all.START == pytest.approx(3 * guess / 2)  # half is left, thrice as slow
+    states = [State(row, tmp_path / "data", tmp_path / "results")]
+    assert remaining(states, 1) - START == pytest.approx(3 * guess / 2)  # half is left, thrice as slow
 
 
 @pytest.mark.parametrize(

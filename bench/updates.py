@@ -1,9 +1,9 @@
 """How fast updates, environments and training are: against this core's matrix products, a naive update, gymnasium.
 
-    python bench.py                              all of it, about three minutes of a free core
-    python bench.py --only i2q_ddpg env          a part of it
-    python bench.py --json > speed.json          the same numbers to read by programs
-    python bench.py --device cuda                the updates and training on a card
+    python -m bench                              all of it, about three minutes of a free core
+    python -m bench --only i2q_ddpg env          a part of it
+    python -m bench --json > speed.json          the same numbers to read by programs
+    python -m bench --device cuda                the updates and training on a card
 
 One process, one thread, single precision. Whatever is compared takes turns, round after round, and a ratio is taken
 within a round: what else the machine does hits all alike. Every number is the median over rounds, with the least and
@@ -52,7 +52,7 @@ import i2q_expectile
 import iddpg
 import ippo
 import mbpo_baseline
-import naive
+from bench import naive
 from common import runs
 from common.fast import kernels, passes, record
 from common.nets import MLP

@@ -32,22 +32,22 @@ Departures:
   the shares of the 9 joint actions in it.
 """
 
-import dataclasses
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import elu, one_hot
 
-from common.folder import finished, learner_folder, write_table
-from common.runs import parse, say, within
+from common.layout import PROGRESS, read_progress
+from common.runs import say, within
+from games.shared import Seed, main, write_table
 
 N, A = 2, 3  # agents, actions of each
 GAMES = {
@@ -78,7 +78,6 @@ class Config:
     embed: int = 32  # QMIX: units of the mixing network
     heads: int = 4  # Qatten: attention heads
     score_every: int = 100  # updates between scores
-    obs: ClassVar[str] = "full"  # not a choice: there is one state
 
     def __post_init__(self) -> None:
         one = (1, float("inf"))
@@ -306,42 +305,40 @@ def train(cfg: Config, name: str) -> tuple[Learner, np.ndarray]:
     return learner, np.array(history)
 
 
-def main() -> int:
+def defaults(env: str, obs: str) -> dict[str, Any]:
+    """Both games have Config's settings."""
+    return {}
+
+
+def train_all(cfg: Config) -> None:
+    """Train every learner, and say what they came to."""
     torch.set_num_threads(1)
-    try:
-        cfg = parse(Config, lambda env, obs: {}, __doc__, "value_factorization")
-        for name in cfg.learners:
-            run(cfg, name)
-        say(report(cfg))
-        return 0
-    except ValueError as error:
-        say(f"value_factorization.py: {error}", sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        say("value_factorization.py: stopped; the same command goes on with the learners not finished", sys.stderr)
-        return 130
+    for name in cfg.learners:
+        run(cfg, name)
+    say(report(cfg))
 
 
-def seeds(cfg: Config) -> range:
-    return range(cfg.seed, cfg.seed + cfg.num_runs)
+def seeds_of(cfg: Config, name: str) -> list[Seed]:
+    return [Seed.of(cfg, name, cfg.seed + k) for k in range(cfg.num_runs)]
 
 
 def run(cfg: Config, name: str) -> None:
     """Train all seeds of one learner and write their progress.txt and values.txt, unless that is done."""
-    config = {"algorithm": name, **dataclasses.asdict(cfg), "exp_name": f"{cfg.exp_name}_{name}"}
-    del config["learners"]
-    folders = [learner_folder(cfg, name, seed) for seed in seeds(cfg)]
-    if all([finished(folder, {**config, "seed": seed}) for folder, seed in zip(folders, seeds(cfg))]):  # noqa: C419
-        say(f"{name} finished already: {folders[0].parent}")
+    seeds = seeds_of(cfg, name)
+    done = [seed.finished() for seed in seeds]  # all are asked: none starts where another one's folder is refused
+    if all(done):
+        say(f"{name} finished already: {seeds[0].folder.parent}")
         return
+    for seed in seeds:
+        seed.begin()
     learner, history = train(cfg, name)
     step = np.arange(1, len(history) + 1) * cfg.score_every
     names = ["Epoch", "AverageTestEpRet", "TotalEnvInteracts"]
-    for row, folder in enumerate(folders):
+    for row, folder in enumerate(seed.folder for seed in seeds):
         rows = np.concatenate([learner.joint()[row].detach().numpy(), learner.q()[row].detach().numpy()])
         index = [*range(A), *[-1 - i for i in range(N)]]  # row a_0 of Qtot; -1 and -2: Q_0 and Q_1
         write_table(folder / "values.txt", ["Row", *(f"Act{a}" for a in range(A))], [np.array(index), *rows.T])
-        write_table(folder / "progress.txt", names, [step // cfg.score_every, history[:, row], step * cfg.batch_size])
+        write_table(folder / PROGRESS, names, [step // cfg.score_every, history[:, row], step * cfg.batch_size])
     say(f"{name} done")
 
 
@@ -351,8 +348,8 @@ def report(cfg: Config) -> str:
     lines += ["learner        median     25 %     75 %  best found"]
     tables = ["", "values learned, medians over the seeds: rows a_0 of Qtot(a_0, .), then Q_0 and Q_1"]
     for name in cfg.learners:
-        folders = [learner_folder(cfg, name, seed) for seed in seeds(cfg)]
-        last = np.array([np.loadtxt(folder / "progress.txt", skiprows=1, ndmin=2)[-1, 1] for folder in folders])
+        folders = [seed.folder for seed in seeds_of(cfg, name)]
+        last = np.array([read_progress(folder)["AverageTestEpRet"][-1] for folder in folders])
         low, mid, high = np.percentile(last, [25, 50, 75])
         found = f"{(last == GAMES[cfg.env].max().item()).sum()} of {len(last)}"
         lines.append(f"{name:<12} {mid:>8.2f} {low:>8.2f} {high:>8.2f}  {found}")
@@ -364,4 +361,4 @@ def report(cfg: Config) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Config, defaults, __doc__, "value_factorization", train_all))

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT
+from toys import train
 
+import iddpg
 from common.checkpoint import Checkpoints
 from common.nets import MLP
 from common.replay import Replay
 from common.seeding import Streams
 from envs.differential import reward
-from ideal_values import Ideal, LearnedRun, along, compare
-
-ROOT = Path(__file__).resolve().parent.parent
+from games.ideal_values import Ideal, LearnedRun, along, compare
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def run_folder(data_dir: Path) -> Path:
         replay.store(x, act, x, np.zeros(1), np.zeros(1))
     one = np.ones(1, int)
     q = MLP.glorot([2, 8, 1], Streams([3], "weights"), 2 * one, one)
-    parts = {"agents": {"q_adam": {"params": q.flat.detach()[0]}}, "replay": replay.state_dict(0)}
+    parts = {"agents": {"q.flat": q.flat.detach()[0]}, "replay": replay.state_dict(0)}
     Checkpoints(folder / "checkpoint").save(300, parts, replay)
     torch.save(q.flat.detach(), folder / "q.pt")
     return folder
@@ -117,6 +118,18 @@ def test_learned_values_are_those_of_the_networks_saved(run_folder):
     x, act = torch.linspace(-1, 1, 7)[:, None], torch.linspace(1, -1, 7)
     expected = q(torch.cat([x, act[:, None]], -1)[None, None])[0, 0, :, 0]
     assert run.learned(x.numpy(), act[None].numpy())[0] == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_learned_values_are_those_of_a_run_that_iddpg_left(data_dir):
+    size = {"epochs": 1, "steps_per_epoch": 60, "update_after": 20, "update_every": 10, "updates": 2, "hid": 8}
+    run = train(iddpg, data_dir, [3], "DifferentialGame-2", num_test_episodes=1, test_ep_len=5, **size)
+    kept = LearnedRun(run.folders[0].path)
+    assert kept.load()
+    x, act = np.random.default_rng(0).uniform(-1, 1, (2, 2, 7)).astype(np.float32)
+    both = torch.from_numpy(np.concatenate([np.stack([x.T, x.T]), act[..., None]], -1))
+    expected = run.parts["agents"].q(both[None])[0, ..., 0].detach().numpy()
+    assert kept.learned(x.T, act) == pytest.approx(expected, abs=1e-6)
+    assert kept.obs.shape == (60, 2)
 
 
 def test_along_a_run_the_ideal_mean_is_over_the_replay_that_batches_were_drawn_from(run_folder, line):
@@ -137,7 +150,7 @@ def test_a_network_that_is_ideal_but_for_a_constant_shows_that_constant(run_fold
 
 
 def command(*flags: str) -> subprocess.CompletedProcess[str]:
-    done = [sys.executable, "ideal_values.py", *flags]
+    done = [sys.executable, "-m", "games.ideal_values", *flags]
     return subprocess.run(done, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -1,6 +1,6 @@
 """The paper's theorems on small random games: tabular I2Q beside value iteration, and a picture of both.
 
-    python theorems.py --out theorems.png
+    python -m games.theorems --out theorems.png
 
 Two agents, three actions each; gamma .9. The joint action (a_0, a_1) in state s means the successor next(s, a_0, a_1);
 moving to s' pays r(s, s') ~ U(0, 1). Agents learn from transitions drawn uniformly; agent i sees (s, a_i, r, s').
@@ -22,13 +22,16 @@ Paper: Jiang & Lu 2022, "I2Q: A Fully Decentralized Q-Learning Algorithm".
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.runs import parse, say, within
+from common.parser import Parser, number
+from common.runs import say
+from curves.style import COLOURS, SUFFIXES, canvas, save
 
 A = 3  # actions of either agent
 GAMMA = 0.9
@@ -37,18 +40,11 @@ JACKPOT = 20.0  # what luck pays; playing on is worth 1 / (1 - GAMMA) = 10 at mo
 
 @dataclass(frozen=True)
 class Config:
-    env: str = "random"  # the only choice
-    games: int = 20  # random games that every number is taken over
-    states: int = 6  # states of a random game, its end not counted
-    steps: int = 20_000  # transitions that agents learn from
-    alpha: float = 0.5  # how far an update moves an entry to its target, 0 .. 1
-    seed: int = 0  # of games and transitions
-    out: str = "theorems.png"  # the picture
-    exp_name: str = "theorems"  # title of the picture
-    obs: ClassVar[str] = "full"  # not a choice: an agent sees the state
-
-    def __post_init__(self) -> None:
-        within(self, games=(1, float("inf")), states=(2, 100), steps=(1, float("inf")), alpha=(0, 1))
+    games: int = 20
+    states: int = 6
+    steps: int = 20_000
+    alpha: float = 0.5
+    seed: int = 0
 
 
 class Games(NamedTuple):
@@ -157,20 +153,9 @@ def perturbation(x: np.ndarray, successor: np.ndarray, rew: np.ndarray, cells: i
     return delta, np.abs(q_along(moved, rew) - q).max(), (slope_r + GAMMA * slope_q) / (1 - GAMMA) * delta
 
 
-def main() -> int:
-    try:
-        cfg = parse(Config, lambda env, obs: {}, __doc__, "theorems")
-        if Path(cfg.out).suffix not in (".png", ".pdf", ".svg") or not Path(cfg.out).absolute().parent.is_dir():
-            raise ValueError(f"--out {cfg.out!r}: give a .png, .pdf or .svg file in a folder that exists")
-    except ValueError as error:
-        say(f"theorems.py: {error}", sys.stderr)
-        return 2
-    from matplotlib.figure import Figure  # late: --help does without; no pyplot: no display is needed
-
+def theorem_2(cfg: Config, axes: Any) -> None:
+    """How far agents' values are from the optimum, by the number of transitions."""
     games = random_games(cfg.games, cfg.states, np.random.default_rng([cfg.seed, 1]))
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    two, three, four = figure.subplots(1, 3)
-
     prob = transitions(games, 1.0)
     best = optimum(value_iteration(prob, games.rew))
     say(f"Theorem 2: |Q_i - max Q|_inf, median and worst of {cfg.games} games")
@@ -181,21 +166,28 @@ def main() -> int:
     ]
     for n, errors in zip(steps, curve):
         say(f"{n:>8} transitions {np.median(errors):>10.2e} {errors.max():>10.2e}")
-    two.loglog(steps, np.median(curve, 1), "o-", label="median")
-    two.loglog(steps, np.max(curve, 1), "s--", label="worst game")
-    two.set(title="Theorem 2: deterministic games", xlabel="transitions", ylabel="|Q_i - max Q| (max norm)")
+    axes.loglog(steps, np.median(curve, 1), "o-", color=COLOURS[0], label="median")
+    axes.loglog(steps, np.max(curve, 1), "s--", color=COLOURS[1], label="worst game")
+    axes.set(title="Theorem 2: deterministic games", xlabel="transitions", ylabel="|Q_i - max Q| (max norm)")
 
+
+def theorem_3(cfg: Config, axes: Any) -> None:
+    """Error and bound where moves succeed with some probability only."""
+    games = random_games(cfg.games, cfg.states, np.random.default_rng([cfg.seed, 1]))
     ideal = np.array([0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99])
     say("Theorem 3's kind: |V_I2Q - V*|_inf and its bound, means over games, by P, the probability of s'*")
-    for name, ps, style in (("accident", ideal, "o-"), ("luck", 1 - ideal, "s-")):
+    for name, ps, style, colour in (("accident", ideal, "o-", COLOURS[0]), ("luck", 1 - ideal, "s-", COLOURS[1])):
         error, bound, reach = (x.mean(1) for x in chance_errors(games, name == "luck", ps, cfg))
         for row in zip(reach, error, bound):
             say(f"{name:>8}  P {row[0]:.2f} error {row[1]:>7.3f} bound {row[2]:>8.3f}")
-        (drawn,) = three.plot(reach, error, style, label=f"{name}: error")
-        three.plot(reach, bound, ":", color=drawn.get_color(), label=f"{name}: bound")
-    three.set(title="Theorem 3's kind: stochastic games", xlabel="P, probability of s'*")
-    three.set(ylabel="|V_I2Q - V*| (max norm)", yscale="symlog", ylim=(0, None))
+        axes.plot(reach, error, style, color=colour, label=f"{name}: error")
+        axes.plot(reach, bound, ":", color=colour, label=f"{name}: bound")
+    axes.set(title="Theorem 3's kind: stochastic games", xlabel="P, probability of s'*")
+    axes.set(ylabel="|V_I2Q - V*| (max norm)", yscale="symlog", ylim=(0, None))
 
+
+def theorem_4(cfg: Config, axes: Any) -> None:
+    """Error and bound where the ideal transition function is wrong by so much."""
     rng = np.random.default_rng([cfg.seed, 4])
     lines = [line_game(rng) for _ in range(cfg.games)]
     points = np.array([[perturbation(*line, cells, rng) for line in lines] for cells in (0, 1, 2, 5, 10)])  # (c, G, 3)
@@ -204,15 +196,36 @@ def main() -> int:
         share = np.divide(row[:, 1], row[:, 2], out=np.zeros(len(row)), where=row[:, 2] > 0).max()
         delta, error, bound = row.mean(0)
         say(f"|fo - f| {delta:.3f} error {error:>7.3f} bound {bound:>8.3f}   {share:.2f}")
-    four.plot(points[..., 0].mean(1), points[..., 1].mean(1), "o-", label="error")
-    four.plot(points[..., 0].mean(1), points[..., 2].mean(1), "k:", label="bound")
-    four.set(title="Theorem 4: a wrong transition function", xlabel="|fo - f| (max norm)")
-    four.set(ylabel="|Qo - Q| (max norm)", yscale="symlog", ylim=(0, None))
-    for axes in (two, three, four):
-        axes.legend(fontsize=8)
-        axes.grid(color="#e6e6e6")
-    figure.savefig(cfg.out, dpi=130)
-    say(f"picture: {cfg.out}")
+    axes.plot(points[..., 0].mean(1), points[..., 1].mean(1), "o-", color=COLOURS[0], label="error")
+    axes.plot(points[..., 0].mean(1), points[..., 2].mean(1), ":", color="#555555", label="bound")
+    axes.set(title="Theorem 4: a wrong transition function", xlabel="|fo - f| (max norm)")
+    axes.set(ylabel="|Qo - Q| (max norm)", yscale="symlog", ylim=(0, None))
+
+
+def arguments(argv: Sequence[str] | None) -> tuple[Config, Path]:
+    """What to compute, and where the picture goes."""
+    parser = Parser("theorems", __doc__)
+    add, default = parser.add_argument, Config()
+    add("--games", type=number(1), default=default.games, help="random games that every number is taken over")
+    add("--states", type=number(2, 100), default=default.states, help="states of a random game, its end not counted")
+    add("--steps", type=number(1), default=default.steps, help="transitions that agents learn from")
+    add("--alpha", type=number(0, 1, float), default=default.alpha, help="how far an update moves an entry, 0 .. 1")
+    add("--seed", type=number(0), default=default.seed, help="of games and transitions")
+    add("--out", default="theorems.png", help="the picture: .png, .pdf or .svg")
+    args = parser.parse_args(argv)
+    if Path(args.out).suffix not in SUFFIXES or not Path(args.out).absolute().parent.is_dir():
+        parser.error(f"--out {args.out!r}: give a {', '.join(SUFFIXES)} file in a folder that exists")
+    return Config(args.games, args.states, args.steps, args.alpha, args.seed), Path(args.out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    cfg, out = arguments(argv)
+    with canvas(1, 3) as (figure, axes):
+        for theorem, ax in zip((theorem_2, theorem_3, theorem_4), axes[0]):
+            theorem(cfg, ax)
+            ax.legend(frameon=False)
+    save(figure, out)
+    say(f"picture: {out}")
     return 0
 
 

@@ -23,8 +23,8 @@ Departures:
 - An entry that a batch draws several times is updated once, by the last draw: a batch is one array operation.
 - Actions whose values differ by less than TIE are tied; without eta every agent breaks ties at random, by itself.
 
-python matrix_games.py trains every learner on seed .. seed + num_runs - 1, each seed in a folder of its own. Seeds
-that are finished are not trained again, so an interrupted command is given once more.
+python -m games.matrix_games trains every learner on seed .. seed + num_runs - 1, each seed in a folder of its own.
+Seeds that are finished are not trained again, so an interrupted command is given once more.
 """
 
 import dataclasses
@@ -32,12 +32,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from common.folder import finished, learner_folder, write_table
-from common.runs import parse, say, within
+from common.layout import PROGRESS, read_table
+from common.runs import say, within
+from games.shared import Seed, main, write_table
 
 N_ACT = 3  # actions of either agent
 WIDTH = N_ACT * N_ACT  # children of a node
@@ -46,7 +47,6 @@ TWO_OPTIMA = np.array([[9.99, 10, 0], [10, 0, 0], [0, 0, 0]])
 
 Learner = Literal["iql", "i2q", "i2q_eta"]
 SETTINGS: dict[str, dict[str, Any]] = {
-    "trees": {},
     "two-optima": {"learners": ("iql", "i2q", "i2q_eta"), "steps": 2_000, "start_steps": 500},
 }
 
@@ -69,7 +69,6 @@ class Config:
     update_every: int = 50  # environment steps between blocks of updates
     updates: int = 10  # updates in a block
     score_every: int = 100  # environment steps between scores
-    obs: ClassVar[str] = "full"  # not a choice: an agent sees the node
 
     def __post_init__(self) -> None:
         one = (1, float("inf"))
@@ -233,35 +232,31 @@ def train(cfg: Config, games: Games, learner: Learner, seed: int) -> np.ndarray:
     return np.array(history)
 
 
-def main() -> int:
-    try:
-        cfg = parse(Config, lambda env, obs: SETTINGS.get(env, {}), __doc__, "matrix_games")
-        if cfg.env == "two-optima":
-            cfg = dataclasses.replace(cfg, layers=1)
-            games = Games.one_stage(TWO_OPTIMA, cfg.games)
-        else:
-            games = Games.random(cfg.games, cfg.layers)
-        for learner in cfg.learners:
-            for seed in range(cfg.seed, cfg.seed + cfg.num_runs):
-                run(cfg, games, learner, seed)
-        say(table(cfg))
-        return 0
-    except ValueError as error:
-        say(f"matrix_games.py: {error}", sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        say("matrix_games.py: stopped; the same command goes on with the seeds not finished", sys.stderr)
-        return 130
+def defaults(env: str, obs: str) -> dict[str, Any]:
+    """The settings of each kind of games, where they differ from Config's."""
+    return SETTINGS.get(env, {})
+
+
+def train_all(cfg: Config) -> None:
+    """Train every seed of every learner, and say what they came to."""
+    if cfg.env == "two-optima":
+        cfg = dataclasses.replace(cfg, layers=1)
+        games = Games.one_stage(TWO_OPTIMA, cfg.games)
+    else:
+        games = Games.random(cfg.games, cfg.layers)
+    for learner in cfg.learners:
+        for seed in range(cfg.seed, cfg.seed + cfg.num_runs):
+            run(cfg, games, learner, seed)
+    say(table(cfg))
 
 
 def run(cfg: Config, games: Games, learner: Learner, seed: int) -> None:
     """Train one seed of one learner and write progress.txt, unless that is done."""
-    config = {"algorithm": learner, **dataclasses.asdict(cfg), "exp_name": f"{cfg.exp_name}_{learner}", "seed": seed}
-    del config["learners"]
-    folder = learner_folder(cfg, learner, seed)
-    if finished(folder, config):
-        say(f"{learner} s{seed} finished already: {folder}")
+    kept = Seed.of(cfg, learner, seed)
+    if kept.finished():
+        say(f"{learner} s{seed} finished already: {kept.folder}")
         return
+    kept.begin()
     began = time.monotonic()
     score = train(cfg, games, learner, seed) / games.best
     seconds = time.monotonic() - began
@@ -270,8 +265,8 @@ def run(cfg: Config, games: Games, learner: Learner, seed: int) -> None:
     step = np.arange(1, len(score) + 1) * cfg.score_every
     columns = [step // cfg.score_every, score.mean(1), score.std(1), score.max(1), score.min(1)]
     columns += [optimal(score).mean(1), step, seconds * step / cfg.steps]
-    write_table(folder / "games.txt", ["Game", "Best", "Score"], [np.arange(cfg.games), games.best, score[-1]])
-    write_table(folder / "progress.txt", names, columns)  # last: its rows say that the seed is finished
+    write_table(kept.folder / "games.txt", ["Game", "Best", "Score"], [np.arange(cfg.games), games.best, score[-1]])
+    write_table(kept.folder / PROGRESS, names, columns)  # last: its rows say that the seed is finished
     say(f"{learner} s{seed} score {score[-1].mean():.4f} in {seconds:.0f} s")
 
 
@@ -285,8 +280,8 @@ def table(cfg: Config) -> str:
     lines = [f"{cfg.exp_name}: greedy return / best return after {cfg.steps} steps, {cfg.games} games a seed"]
     lines += ["learner  seeds     mean  (seeds from       to)   median    worst  optimal"]
     for learner in cfg.learners:
-        paths = [learner_folder(cfg, learner, seed) / "games.txt" for seed in range(cfg.seed, cfg.seed + cfg.num_runs)]
-        score = np.array([np.loadtxt(path, skiprows=1, ndmin=2)[:, 2] for path in paths])
+        seeds = [Seed.of(cfg, learner, seed) for seed in range(cfg.seed, cfg.seed + cfg.num_runs)]
+        score = np.array([read_table(seed.folder / "games.txt")["Score"] for seed in seeds])
         mean = score.mean(1)
         lines.append(
             f"{learner:<8} {len(score):>5} {score.mean():>8.4f}  ({mean.min():>10.4f} {mean.max():>8.4f}) "
@@ -296,4 +291,4 @@ def table(cfg: Config) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Config, defaults, __doc__, "matrix_games", train_all))

@@ -2,14 +2,13 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
-from matrix_games import TWO_OPTIMA, Config, Games, Tables, edges, returns, train
+from games.matrix_games import TWO_OPTIMA, Config, Games, Tables, edges, returns, train
 
-ROOT = Path(__file__).resolve().parent.parent
 NO_COIN = np.zeros((10, 1, 2, 3))
 
 
@@ -176,7 +175,7 @@ def test_agent_0_never_learns_from_what_agent_1_draws_from_its_replay():
 
 
 def command(*flags: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "matrix_games.py", *flags]
+    line = [sys.executable, "-m", "games.matrix_games", *flags]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -1,0 +1,1 @@
+"""How fast updates, environments and training are; and the naive reference of the tests."""

@@ -1,0 +1,5 @@
+import sys
+
+from bench.updates import main
+
+sys.exit(main())

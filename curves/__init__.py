@@ -1,0 +1,1 @@
+"""Learning curves of any run folder: what plot.py reads, computes and draws. No torch."""

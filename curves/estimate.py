@@ -1,0 +1,53 @@
+"""What the seeds of a curve come to: line and band, smoothing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from common.estimates import ESTIMATES
+
+
+def curve(
+    values: np.ndarray,
+    est: str = "iqm",
+    band: str = "ci",
+    rng: np.random.Generator | None = None,
+    tasks: Sequence[Any] | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """mid, low, high of values (runs, points), each (points,). One run has no band: low = mid = high.
+
+    mid is the "mean", "iqm" or "median" over the runs. The band is "sd": mid -+ the sample standard deviation; "iqr":
+    the quartiles; "ci": the 2.5 and 97.5 percentiles of mid over 2000 bootstrap resamples of whole runs. Resampling is
+    stratified: a run is replaced by runs of its own task, given as tasks (runs,); by default all are of one task, as in
+    a panel. Agarwal et al. 2021, section 4.
+    """
+    mid, n = ESTIMATES[est](values), len(values)
+    if n == 1:
+        return mid, mid, mid
+    if band == "sd":
+        sd = values.std(0, ddof=1)
+        return mid, mid - sd, mid + sd
+    if band == "iqr":
+        low, high = np.percentile(values, [25, 75], axis=0)
+        return mid, low, high
+    rng = rng or np.random.default_rng(0)
+    strata = np.zeros(n) if tasks is None else np.unique(np.asarray(tasks), return_inverse=True)[1]
+    picks = np.empty((2000, n), int)
+    for stratum in np.unique(strata):
+        (members,) = np.nonzero(strata == stratum)
+        picks[:, members] = rng.choice(members, (len(picks), len(members)))
+    low, high = np.empty_like(mid), np.empty_like(mid)
+    for start in range(0, len(mid), 50):  # all points at once could take gigabytes
+        part = slice(start, start + 50)
+        low[part], high[part] = np.percentile(ESTIMATES[est](values[:, part][picks]), [2.5, 97.5], axis=0)
+    return mid, low, high
+
+
+def smooth(y: np.ndarray, k: int) -> np.ndarray:
+    """Centred mean over k points; at the edges over those of the k that exist. Spinning Up's; same shape as y."""
+
+    def window_sums(values: np.ndarray) -> np.ndarray:
+        return np.convolve(values, np.ones(k))[k // 2 :][: len(y)]  # mode "same" would give k values where y has fewer
+
+    return window_sums(y) / window_sums(np.ones(len(y)))

@@ -1,0 +1,135 @@
+"""Finds and reads runs: folders with config.json and progress.txt."""
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UsageError
+from common.layout import CONFIG, FREE, PROGRESS, read_config, read_progress
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One seed: its folder, config.json, the columns of progress.txt, the LOGDIR as typed, its experiment's name."""
+
+    path: Path
+    config: dict[str, Any]
+    columns: dict[str, np.ndarray]
+    logdir: str
+    name: str
+
+    @property
+    def env(self) -> str:
+        return str(self.config.get("env", ""))
+
+    @property
+    def seed(self) -> str:
+        return str(self.config.get("seed", self.path.name))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {key: value for key, value in self.config.items() if key not in FREE}
+
+
+def note(text: str) -> None:
+    print(f"plot.py: {text}", file=sys.stderr)
+
+
+def load(logdirs: Sequence[str], select: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Run]:
+    """The runs below the LOGDIRs whose path holds every string of `select` and none of `exclude`.
+
+    A run that cannot be read or has no row yet is left out with a note. UsageError where no run is left.
+    """
+    runs: list[Run] = []
+    met: set[Path] = set()
+    refused: list[Path] = []
+    bare: list[str] = []
+    for logdir in dict.fromkeys(logdirs):
+        paths = _folders(logdir)
+        if not paths:
+            bare.append(logdir)
+        for path in paths:
+            if path.resolve() in met:
+                continue
+            met.add(path.resolve())
+            if not all(s in str(path) for s in select) or any(s in str(path) for s in exclude):
+                refused.append(path)
+            elif run := _read(path, logdir, runs):
+                runs.append(run)
+    if runs:
+        for logdir in bare:
+            note(f"LOGDIR {logdir!r}: no folder below it has a {PROGRESS}")
+        return runs
+    if refused:
+        rules = [f"--select {s!r}" for s in select] + [f"--exclude {s!r}" for s in exclude]
+        raise UsageError(f"{' '.join(rules)} leaves nothing of {_some(refused)}")
+    raise UsageError(
+        f"no run to draw below {_some(logdirs)}: a run is a folder with {CONFIG} and a {PROGRESS} with rows"
+    )
+
+
+def _folders(logdir: str) -> list[Path]:
+    walks = [walk for folder in complete(logdir) for walk in os.walk(folder)]
+    return sorted((Path(root) for root, _, files in walks if PROGRESS in files), key=_natural)
+
+
+def _read(path: Path, logdir: str, runs: Sequence[Run]) -> Run | None:
+    """The run, unless it is a copy of one of `runs` or cannot be read: then a note."""
+    try:
+        config, columns = read_config(path), read_progress(path, note)
+    except UsageError as error:
+        note(f"{error}; the run is left out")
+        return None
+    beside = [run for run in runs if run.path.parent == path.parent and run.config == config]
+    if beside and "seed" in config:
+        note(f"{path}: a copy of {beside[0].path.name}, no further seed; the run is left out")
+        return None
+    name = str(config.get("exp_name") or path.parent.name)
+    env = re.sub(r"[^0-9A-Za-z-]", "-", str(config.get("env", "")))
+    name = name.replace(f"_{env}", "") or name  # the task is the panel's title
+    return Run(path, config, columns, logdir, name)
+
+
+def complete(logdir: str) -> list[Path]:
+    """The folder itself, or else the folders whose names it begins. UsageError where there are none."""
+    path = Path(logdir)
+    if path.is_dir():
+        return [path]
+    if not path.parent.is_dir():
+        raise UsageError(f"LOGDIR {logdir!r}: there is no folder {str(path.parent)!r}")
+    beside = sorted((p for p in path.parent.iterdir() if p.is_dir()), key=_natural)
+    if found := [p for p in beside if p.name.startswith(path.name)]:
+        return found
+    raise UsageError(f"LOGDIR {logdir!r} is no folder and begins no folder's name; there are: {_some(beside)}")
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sorts s2 before s10."""
+    return [
+        (int(piece), "") if piece.isdecimal() else (-1, piece)
+        for part in path.parts
+        for piece in [*re.split(r"(\d+)", part), ""]  # "" ends a name, so that lam0 comes before lam0.2
+    ]
+
+
+def _some(things: Iterable[Any]) -> str:
+    names = [str(thing) for thing in things]
+    return (", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")) or "none"
+
+
+def rename(runs: Sequence[Run], logdirs: Sequence[str], legend: Sequence[str]) -> list[Run]:
+    """The runs, named by a legend of one name a LOGDIR, or else one a curve. UsageError where it fits neither."""
+    names = list(dict.fromkeys(run.name for run in runs))
+    if len(legend) == len(logdirs):
+        return [replace(run, name=legend[logdirs.index(run.logdir)]) for run in runs]
+    if len(legend) != len(names):
+        raise UsageError(f"-l has {len(legend)} names for {len(logdirs)} LOGDIRs, {len(names)} curves: {_some(names)}")
+    new = dict(zip(names, legend))
+    note("-l: " + ", ".join(f"{old} is {name!r}" for old, name in new.items()))  # a slip here would swap results
+    return [replace(run, name=new[run.name]) for run in runs]

@@ -1,0 +1,80 @@
+"""What the programs that train several learners share: a command line, a run folder for each seed of each learner."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.checkpoint import write_atomic
+from common.errors import UsageError
+from common.layout import CONFIG, PROGRESS, differences, read_config, refuse_names, refuse_strays, run_folder
+from common.runs import parse, say
+
+
+def main(
+    config_class: type,
+    defaults: Callable[[str, str], dict[str, Any]],
+    doc: str | None,
+    name: str,
+    work: Callable[[Any], None],
+) -> int:
+    """Parse the flags and do the work. Exit status: 0 done, 2 usage, 130 interrupted."""
+    try:
+        cfg = parse(config_class, defaults, doc, name)
+    except ValueError as error:
+        say(f"{name}: {error}", sys.stderr)
+        return 2
+    try:
+        work(cfg)
+    except UsageError as error:
+        say(f"{name}: {error}", sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        say(f"{name}: stopped; rerun the same command to go on with what is not finished", sys.stderr)
+        return 130
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Seed:
+    """One seed of one learner: where it is kept, and its settings."""
+
+    folder: Path
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, cfg: Any, learner: str, seed: int) -> "Seed":
+        name = f"{cfg.exp_name}_{learner}"
+        settings = {"algorithm": learner, **dataclasses.asdict(cfg), "exp_name": name, "seed": seed}
+        del settings["learners"]
+        return cls(run_folder(cfg.data_dir, name, seed), settings)
+
+    def finished(self) -> bool:
+        """Whether it is trained. Raises UsageError where its folder holds a run of other settings."""
+        refuse_names(self.folder)
+        refuse_strays(self.folder)
+        if not (self.folder / CONFIG).exists():
+            return False
+        if text := differences(read_config(self.folder), self.settings):
+            raise UsageError(
+                f"{self.folder}: holds a run with {text}; give another --exp_name, or the flags of that run"
+            )
+        return (self.folder / PROGRESS).exists()
+
+    def begin(self) -> None:
+        """Make its folder, with its settings. Raises UsageError where that fails."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.folder / CONFIG, (json.dumps(self.settings, indent=1) + "\n").encode())
+        except OSError as error:
+            raise UsageError(f"{self.folder}: {error}; give another --exp_name or --data_dir") from None
+
+
+def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray] | np.ndarray) -> None:
+    """Tab-separated, header first."""
+    rows = ["\t".join(f"{value:.10g}" for value in row) for row in zip(*columns, strict=True)]
+    write_atomic(path, "\n".join(["\t".join(names), *rows, ""]).encode())

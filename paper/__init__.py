@@ -1,0 +1,1 @@
+"""The paper's figures and claims: the table of runs, what trains them, how they are drawn and judged. No torch."""

@@ -1,0 +1,87 @@
+"""Train every run behind the paper's figures, those of the table FIGURES in paper/figures.py, and go on where it was.
+
+    ./run_all.sh --scale smoke                         all of it in tiny sizes: does everything run?
+    ./run_all.sh --scale short --figures 6 9           fewer seeds than the paper's, and on MuJoCo fewer steps
+    ./run_all.sh --scale paper --list                  what is done, running and left, and how long it will take
+    mpirun -np 8 ./run_all.sh --scale paper            eight rows at a time; under Slurm: srun -n 8 ./run_all.sh ...
+    ./run_all.sh --launcher "mpirun -np 4"             a row at a time, its seeds shared out among four ranks
+
+A row of the table is one command that trains all its seeds; --list shows it. Seeds that results/ has are not trained
+again. Short runs are the beginning of the paper's, in the same folders, and are continued by --scale paper; smoke runs
+are kept apart, in data/smoke. Stop it at any time and give the command again: programs go on from their checkpoints. A
+row is claimed by a lock on its folder, so any number of these commands can work on one --data_dir.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.parser import Parser, number
+from common.ranks import LAUNCHERS
+from paper.figures import FIGURES
+from paper.pool import Pool
+from paper.runs import ROOT, SCALES, rows
+from paper.state import State, clock, remaining
+
+
+def table(states: Sequence[State], args: argparse.Namespace, workers: int) -> str:
+    """A line a row, and what is done, running, left, and for how long."""
+    lines = [f"{'figures':14} {'experiment':46} {'seeds':>5} {'state':17} {'time':>12}  command"]
+    for state in states:
+        row = state.row
+        time_left = clock(remaining([state], 1)) if state.left else "-"
+        lines.append(
+            f"{' '.join(row.figures):14} {row.experiment:46} {row.seeds:5} {state.describe():17} {time_left:>12}  "
+            f"{' '.join(row.start)} --env {row.task} {' '.join(row.flags)}"
+        )
+    running = sum(state.running() for state in states if state.left)
+    done = sum(not state.left for state in states)
+    lines.append(
+        f"{len(states)} rows: {done} done, {running} running, {len(states) - done - running} left; about "
+        f"{clock(remaining(states, workers))} with {workers} at a time. Runs: {args.data_dir}; "
+        f"figures: python plot.py results {args.data_dir} --all-figures"
+    )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 all done, 1 a row failed, 2 usage, 130 stopped and saved."""
+    parser = Parser("run_all.sh", __doc__)
+    add = parser.add_argument
+    add("--scale", choices=list(SCALES), default="smoke", help="sizes of the runs [%(default)s]")
+    known = list(FIGURES)
+    add("--figures", nargs="+", default=[], choices=known, metavar="N", help=f"only what these need: {' '.join(known)}")
+    add("--only", default="", metavar="STR", help="only experiments whose name holds this")
+    text = "rows at a time; of each rank, where there are several [as many as cores, or 1 a rank]"
+    add("--jobs", type=number(1), metavar="N", help=text)
+    add("--threads", type=number(0), default=0, metavar="N", help="threads of a program [cores / rows at a time]")
+    add("--launcher", default="", metavar="CMD", help='what to start a row with, as "mpirun -np 4"')
+    add("--data_dir", type=Path, metavar="DIR", help="where runs are kept [data, or data/smoke]")
+    text = "runs that are not made again [results]"
+    add("--results", type=Path, default=ROOT / "results", metavar="DIR", help=text)
+    add("--list", action="store_true", help="show the table and what is left; start nothing")
+    args = parser.parse_args(argv)
+    args.data_dir = (args.data_dir or ROOT / ("data/smoke" if args.scale == "smoke" else "data")).absolute()
+    place = [(int(os.environ[size]), int(os.environ[rank])) for size, rank in LAUNCHERS if size in os.environ]
+    size, rank = place[0] if place else (1, 0)
+    cores = os.cpu_count() or 1
+    if args.jobs is None:
+        args.jobs = 1 if place or args.launcher else cores
+    workers = args.jobs * size
+    if not args.threads and not args.launcher:  # with a launcher each program sees how many ranks share its host
+        args.threads = max(1, cores // workers)
+
+    if args.list:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for: ./run_all.sh --list | head
+    chosen = [row for row in rows(args.scale, args.figures) if args.only in row.experiment]
+    states = [State(row, args.data_dir, args.results) for row in chosen]
+    if rank == 0:
+        print(table(states, args, workers), flush=True)
+    return 0 if args.list else Pool(args, states, rank, workers).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

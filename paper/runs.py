@@ -1,0 +1,146 @@
+"""The runs behind the figures: a row for each line of each panel, what it is called, and its size at each scale."""
+
+import ast
+import contextlib
+import functools
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import envs
+from paper.figures import FIGURES
+
+ROOT = Path(__file__).resolve().parent.parent
+GAMES = ("trees", "two-optima", "qplex-game", "qtran-game")  # tasks that are no environments
+
+# a task's schedule is the paper's unless a scale says otherwise; short runs differ from the paper's in epochs alone, so
+# that they can be continued to its length. By program, or else by family of tasks.
+SMALL = "--epochs 4 --steps_per_epoch 500 --hid 64"
+SCALES: dict[str, dict[str, str]] = {
+    "smoke": {
+        "differential": f"{SMALL} --update_after 500 --num_test_episodes 10",
+        "mujoco": f"{SMALL} --start_steps 500 --update_after 500 --updates 10 --num_test_episodes 1 --test_ep_len 100",
+        "full": f"{SMALL} --start_steps 500 --update_after 500 --updates 5 --num_test_episodes 1 --test_ep_len 100",
+        "ippo": f"{SMALL} --rollout 500 --num_test_episodes 1 --test_ep_len 100",
+        "two-optima": "--games 10 --steps 2000",
+        "one-step": "--updates 1000",
+        "trees": "--games 5 --steps 15000 --start_steps 5000",
+    },
+    "short": {
+        "differential": "--epochs 55",
+        "mujoco": "--epochs 20",
+        "full": "--epochs 20",
+    },
+    "paper": {
+        "differential": "--epochs 55",
+        "mujoco": "--epochs 50",
+        "full": "--epochs 100",
+    },
+}
+for scale in ("short", "paper"):
+    SCALES[scale] |= {
+        "two-optima": "--games 100 --steps 2000",
+        "trees": "--games 100 --steps 100000",
+        "one-step": "--updates 20000",
+    }
+
+
+def is_game(program: str) -> bool:
+    return (ROOT / "games" / f"{program}.py").exists()
+
+
+def source(program: str) -> Path:
+    return ROOT / "games" / f"{program}.py" if is_game(program) else ROOT / f"{program}.py"
+
+
+@dataclass
+class Row:
+    """One line of one panel, which may be part of several figures: the command that trains its seeds."""
+
+    experiment: str
+    program: str
+    task: str
+    flags: list[str]
+    seeds: int = 0
+    figures: list[str] = field(default_factory=list)
+
+    @property
+    def start(self) -> list[str]:
+        """What python is given to start the program: a file at the root, or one of the games."""
+        return ["-m", f"games.{self.program}"] if is_game(self.program) else [f"{self.program}.py"]
+
+    @property
+    def steps(self) -> int:
+        """Environment steps that a finished seed has made."""
+        flags = dict(zip(self.flags[::2], self.flags[1::2]))
+        if "--epochs" in flags:
+            return int(flags["--epochs"]) * int(flags.get("--steps_per_epoch", 10_000))
+        return int(flags.get("--steps") or 32 * int(flags["--updates"]))  # an update has a batch of 32
+
+
+def family(task: str) -> str:
+    """A task's key in SCALES: a game's own, "one-step", or the family of its environment."""
+    if task in GAMES:
+        return "one-step" if task.endswith("-game") else task
+    return envs.family(task)
+
+
+@functools.cache
+def defaults_of(program: str) -> Callable[[str, str], Mapping[str, Any]]:
+    """The program's own defaults(env, obs), where the paper's settings for a task stand.
+
+    Taken out of its source, with the constants it reads: to import the program would be to import torch.
+    """
+    found: dict[str, Any] = {"envs": envs, "Any": Any, "defaults": lambda env, obs: {}}
+    for node in ast.parse(source(program).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "defaults":
+            exec(compile(ast.Module([node], []), f"{program}.py", "exec"), found)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            with contextlib.suppress(ValueError):  # not a constant
+                found[ast.unparse(target)] = ast.literal_eval(node.value)
+    return found["defaults"]
+
+
+def experiment(line: str, task: str) -> str:
+    """Its name: ("i2q_ddpg --lam 0.2", "2x4Ant") -> i2q_ddpg_2x4Ant_lam0.2. The task's defaults are left out."""
+    program, *words = line.split()
+    flags = {flag[2:]: value for flag, value in zip(words[::2], words[1::2])}
+    defaults = defaults_of(program)(task, flags.get("obs", "own"))
+    name = f"{program}_{re.sub('[^A-Za-z0-9-]+', '-', task)}"
+    for flag, value in flags.items():
+        if flag not in defaults or not _same(defaults[flag], value):
+            name += f"_{value}" if value[0].isalpha() else f"_{flag}{value}"
+    return name
+
+
+def _same(used: Any, value: str) -> bool:
+    """Whether a flag's value on a command line is the one that was used."""
+    return str(used) == value or (isinstance(used, (int, float)) and used == float(value))
+
+
+def rows(scale: str, numbers: Sequence[str] = ()) -> list[Row]:
+    """The runs behind these figures, or all, each once; a run of several figures has as many seeds as any wants."""
+    found: dict[str, Row] = {}
+    for number in numbers or FIGURES:
+        figure = FIGURES[number]
+        for task, line in itertools.product(figure.tasks, figure.lines.values()):
+            program, *flags = line.split()
+            kind = "full" if "full" in flags else family(task)
+            size = SCALES[scale].get(program if family(task) == "mujoco" else kind) or SCALES[scale][kind]
+            name = experiment(line, task)
+            if name == experiment(program, task):
+                flags = []
+            row = found.setdefault(name, Row(name, program, task, [*flags, *size.split()]))
+            row.seeds = max(row.seeds, figure.seeds[list(SCALES).index(scale)])
+            row.figures.append(number)
+    return list(found.values())
+
+
+def matches(config: dict, flags: Sequence[str]) -> bool:
+    """Whether a run's settings are those of these flags. More or fewer epochs are the same run, longer or shorter."""
+    pairs = [(flag[2:], value) for flag, value in zip(flags[::2], flags[1::2]) if flag != "--epochs"]
+    return all(_same(config.get(name, value), value) for name, value in pairs)

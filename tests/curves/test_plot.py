@@ -1,0 +1,148 @@
+"""plot.py as a whole: what it draws and prints, and its one line for each mistake."""
+
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+from helpers.runs import write_run
+from matplotlib import get_cachedir
+
+import plot
+from curves.draw import draw, legend_entries
+from curves.lines import Panel, arrange, group
+from curves.read import load
+
+PNG = b"\x89PNG"
+
+
+@pytest.mark.parametrize("suffix, magic", [(".png", PNG), (".PDF", b"%PDF"), (".svg", b"<?xml")])
+def test_the_suffix_decides_what_is_written(tmp_path, suffix, magic):
+    write_run(tmp_path, "a", 0, [1, 2])
+    out = tmp_path / "new" / f"curve{suffix}"
+    assert plot.main([str(tmp_path), "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(magic)
+
+
+def test_the_picture_is_the_same_for_the_same_data(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "a", seed, [seed, 2 * seed])
+    for name in ("1.pdf", "2.pdf"):
+        plot.main([str(tmp_path), "--out", str(tmp_path / name)])
+    assert (tmp_path / "1.pdf").read_bytes() == (tmp_path / "2.pdf").read_bytes()
+
+
+def test_without_out_the_picture_is_in_the_first_logdir_and_its_path_is_printed(tmp_path, capsys):
+    write_run(tmp_path, "a", 0, [1, 2])
+    assert plot.main([str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out.endswith(f"picture: {tmp_path}/a/curve.png\n")
+    assert (tmp_path / "a" / "curve.png").read_bytes().startswith(PNG)
+
+
+def test_the_table_has_what_the_seeds_came_to(tmp_path, capsys):
+    for seed, final in enumerate([0, 10, 20, 60]):
+        write_run(tmp_path, "a", seed, [1, final])
+    plot.main([str(tmp_path)])
+    row = capsys.readouterr().out.splitlines()[2].split()
+    assert row[:8] == ["Game", "a", "4", "2,000", "22.50", "15.00", "15.00", "26.30"]
+
+
+def test_the_legend_shows_the_number_of_seeds_of_each_panel(tmp_path):
+    for env, n in (("A", 2), ("B", 3)):
+        for seed in range(n):
+            write_run(tmp_path, f"iddpg_{env}", seed, [1, 2], env=env)
+    for seed in range(2):
+        write_run(tmp_path, "i2q_A", seed, [1, 2], env="A")
+    panels = arrange(group(load([str(tmp_path)])))
+    lines = [line for panel in panels for line in panel.lines]
+    assert list(legend_entries(lines)) == ["i2q (2 seeds)", "iddpg (2 to 3 seeds)"]
+
+
+def test_a_panel_is_drawn_for_each_task_and_column(tmp_path):
+    for env in "AB":
+        write_run(tmp_path, f"a_{env}", 0, [1, 2], env=env)
+    panels = arrange(group(load([str(tmp_path)])), ys=["Performance", "LossQ"])
+    figure = draw(panels, tmp_path / "curve.png")
+    titles = [ax.get_title() for ax in figure.axes]
+    labels = [ax.get_ylabel() for ax in figure.axes]
+    assert (titles, labels) == (["A", "B", "", ""], ["test return", "", "LossQ", ""])
+
+
+def test_a_panel_without_runs_says_so(tmp_path):
+    figure = draw([Panel("2x4Ant", "Performance", [])], tmp_path / "curve.png")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["no runs"]
+
+
+def test_one_row_is_enough_for_a_picture(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "$a$_", seed, [seed])
+    assert plot.main([str(tmp_path), "-l", "_"]) == 0
+
+
+MISTAKES = {
+    "no LOGDIR": ([], "LOGDIR"),
+    "no such folder": (["{}/nowhere/x"], "no folder '{}/nowhere'"),
+    "no such prefix": (["{}/zz"], "there are: {}/a, {}/empty"),
+    "a file": (["{}/a/a_s0/config.json"], "config.json' is no folder"),
+    "no runs": (["{}/empty"], "a run is a folder with config.json and a progress.txt with rows"),
+    "nothing selected": (["{}", "--select", "zz"], "--select 'zz' leaves nothing of {}/a/a_s0"),
+    "all excluded": (["{}", "--exclude", "_s0"], "--exclude '_s0' leaves nothing"),
+    "no such y": (
+        ["{}", "-y", "LossZ"],
+        "-y LossZ: no run has numbers in both; columns of {}/a/a_s0/progress.txt: Ep",
+    ),
+    "x as an alias of nothing": (["{}", "-x", "Performance", "-y", "LossZ"], "-x Performance -y LossZ"),
+    "no such x": (["{}", "-x", "Steps"], "-x Steps"),
+    "a column of nan": (["{}", "-y", "AverageEpRet"], "-y AverageEpRet: no run has numbers"),
+    "legend too long": (["{}", "-l", "A", "B", "C"], "-l has 3 names for 1 LOGDIRs, 1 curves: a"),
+    "smooth 0": (["{}", "--smooth", "0"], "argument -s/--smooth: '0' must be a whole number, 1 or more"),
+    "smooth x": (["{}", "--smooth", "x"], "'x' must be a whole number"),
+    "no such estimate": (["{}", "--est", "max"], "invalid choice: 'max'"),
+    "no such band": (["{}", "--band", "95"], "invalid choice: '95'"),
+    "no picture": (["{}", "--out", "{}/curve.txt"], ".png .pdf .svg"),
+    "no such flag": (["{}", "--colour", "red"], "--colour"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_line_and_status_2(tmp_path, capsys, mistake):
+    write_run(tmp_path, "a", 0, [1])
+    (tmp_path / "empty").mkdir()
+    argv, message = MISTAKES[mistake]
+    try:
+        status = plot.main([arg.format(tmp_path) for arg in argv])
+    except SystemExit as stop:
+        status = stop.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert status == 2
+    assert line.startswith("plot.py: ")
+    assert message.format(tmp_path, tmp_path) in line
+
+
+def test_a_picture_that_cannot_be_written_ends_in_one_line_and_status_1(tmp_path, capsys):
+    run = write_run(tmp_path, "a", 0, [1, 2])
+    assert plot.main([str(tmp_path), "--out", str(run / "config.json" / "curve.png")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "config.json/curve.png cannot be written: " in error
+
+
+def test_the_command_needs_neither_torch_nor_a_display(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "a", seed, [1, 2])
+    code = (
+        "import sys, plot\n"
+        "assert 'matplotlib' not in sys.modules, 'slow to start'\n"
+        f"status = plot.main([{str(tmp_path)!r}])\n"
+        "heavy = {'torch', 'gymnasium', 'mujoco', 'mpi4py', 'matplotlib.pyplot', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else status)\n"
+    )
+    environment = {"PATH": "", "HOME": str(tmp_path), "MPLBACKEND": "TkAgg", "MPLCONFIGDIR": get_cachedir()}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_mistake_in_the_shell_shows_no_traceback(tmp_path):
+    command = [sys.executable, str(ROOT / "plot.py"), "nowhere/at_all"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "plot.py: LOGDIR 'nowhere/at_all': there is no folder 'nowhere'\n")

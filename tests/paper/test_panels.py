@@ -1,0 +1,104 @@
+"""The paper's figures, drawn from whatever runs there are."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.runs import GAME, write_experiment, write_game
+
+import plot
+from curves.draw import draw
+from curves.lines import Panel
+from paper.figures import FIGURES
+from paper.panels import Runs, caption, panels
+
+
+def drawn(tmp_path: Path, number: str = "6") -> tuple[list[Panel], str]:
+    figure = FIGURES[number]
+    runs = Runs([tmp_path])
+    found = panels(figure, runs)
+    return found, caption(figure, found, runs.fit(figure))
+
+
+def test_a_figure_has_a_panel_a_task_and_a_line_a_learner(tmp_path):
+    write_game(tmp_path, [90, 91], [29, 30])
+    (panel,), _ = drawn(tmp_path)
+    assert [line.experiment.label for line in panel.lines] == ["I2Q", "IDDPG"]
+    assert panel.missing == ["D3G", "λ = 0"]
+    assert [p.title for p in drawn(tmp_path, "14")[0]] == ["6x1Walker", "8x1Ant"]
+
+
+def test_the_caption_says_how_many_seeds_and_steps_are_behind_each_curve(tmp_path):
+    write_game(tmp_path, [90, 91, 92, 93], [29] * 3, n_rows=20)
+    assert "I2Q: 4 seeds to step 200,000; IDDPG: 3 seeds to step 200,000." in drawn(tmp_path)[1]
+    assert drawn(tmp_path, "8")[1].endswith("Not run yet.")
+
+
+def test_a_panel_without_runs_says_so_and_names_what_else_is_missing(tmp_path):
+    write_game(tmp_path, [90], [29])
+    for number, text in (("6", "not run yet: D3G, λ\u00a0=\u00a00"), ("8", "not run yet")):
+        (ax,) = draw(drawn(tmp_path, number)[0], tmp_path / "x.png").axes
+        assert text in [t.get_text() for t in ax.texts]
+
+
+def test_a_learner_has_one_colour_in_all_figures(tmp_path):
+    for task, number in ((GAME, "6"), ("StochasticDifferentialGame-3", "8")):
+        write_experiment(tmp_path, f"iddpg_{task}", 0, [1, 2], env=task)
+        assert [line.experiment.colour for line in drawn(tmp_path, number)[0][0].lines] == [1]
+
+
+def test_of_one_seed_in_two_folders_the_longer_run_counts(tmp_path):
+    write_experiment(tmp_path / "results", f"iddpg_{GAME}", 0, [1, 1, 1])
+    write_experiment(tmp_path / "data", f"iddpg_{GAME}", 0, [2, 2])
+    write_experiment(tmp_path / "data", f"iddpg_{GAME}", 1, [2, 2, 2])
+    found = Runs([tmp_path / "data", tmp_path / "results"]).find(f"iddpg_{GAME}")
+    assert sorted((run.seed, run.path.parents[1].name) for run in found) == [("0", "results"), ("1", "data")]
+
+
+def test_runs_of_other_settings_are_never_pooled_and_are_named(tmp_path, capsys):
+    for seed in range(3):
+        write_experiment(tmp_path / "a", f"iddpg_{GAME}", seed, [1, 2, 3], gamma=0.99)
+    write_experiment(tmp_path / "b", f"iddpg_{GAME}", 3, [1, 2], gamma=0.5)
+    assert len(Runs([tmp_path / "a", tmp_path / "b"]).find(f"iddpg_{GAME}")) == 3
+    assert f"iddpg_{GAME}: 1 runs of other settings are left out" in capsys.readouterr().err
+
+
+def test_an_experiment_is_not_taken_for_another_whose_name_it_begins(tmp_path):
+    write_experiment(tmp_path, f"i2q_ddpg_{GAME}_lam0.2", 0, [1, 2])
+    assert Runs([tmp_path]).find(f"i2q_ddpg_{GAME}") == []
+
+
+def test_the_command_writes_png_and_pdf(tmp_path, capsys):
+    write_game(tmp_path / "runs", [90, 91], [29, 30], n_rows=3)
+    assert plot.main([str(tmp_path / "runs"), "--figure", "6", "7", "--out", str(tmp_path / "out")]) == 0
+    assert {p.name: p.read_bytes()[:4] for p in (tmp_path / "out").iterdir()} == {
+        f"figure_{n}{suffix}": magic for n in "67" for suffix, magic in ((".png", b"\x89PNG"), (".pdf", b"%PDF"))
+    }
+    assert "figure_7.png" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--figure", "6", "--out", "six.png"], "--out 'six.png': a figure is written as .png and .pdf"),
+        (["--figure", "10"], "--figure 10: no such figure; known: 5 6 7 8"),
+        (["{}/x", "--report"], "{}/x': no such folder"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_status_2(tmp_path, capsys, argv, message):
+    with pytest.raises(SystemExit) as stop:
+        sys.exit(plot.main([arg.format(tmp_path) for arg in argv]))
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message.format(tmp_path) in line
+
+
+def test_figure_5_draws_what_ideal_values_left_and_the_distance(tmp_path):
+    write_game(tmp_path, [90, 91], [29, 30], n_rows=2)
+    for seed in (0, 1):
+        path = tmp_path / f"i2q_ddpg_{GAME}" / f"i2q_ddpg_{GAME}_s{seed}" / "ideal_values.txt"
+        path.write_text("TotalEnvInteracts\tQVals\tIdealQVals\n10000\t5\t9\n20000\t8\t10\n")
+    i2q, iddpg, distance = drawn(tmp_path, "5")[0]
+    assert [(line.experiment.label, line.mid.tolist()) for line in i2q.lines] == [("I2Q", [5, 8]), ("ideal", [9, 10])]
+    assert [(line.experiment.label, line.mid.tolist()) for line in distance.lines] == [("I2Q", [4, 2])]
+    assert (iddpg.lines, iddpg.missing, distance.missing) == ([], ["IDDPG"], ["IDDPG"])

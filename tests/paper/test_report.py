@@ -1,0 +1,82 @@
+"""The report: one page that a browser shows whole, without anything from elsewhere."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.runs import write_experiment, write_game
+
+from curves.draw import draw
+from curves.style import colour_of, dash_of
+from paper import report
+from paper.figures import CHEETAH, FIGURES
+from paper.panels import Runs, panels
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    write_game(tmp_path / "runs", [90, 91, 92, 93], [29, 30, 31, 32])
+    films = tmp_path / "runs" / "films"
+    films.mkdir()
+    draw(panels(FIGURES["6"], Runs([tmp_path / "runs"])), films / "I2Q_on_the_game.png")
+    return report.write(Runs([tmp_path / "runs"]), tmp_path)
+
+
+def test_the_report_has_every_figure_claim_score_and_film_in_one_file(page):
+    text = page.read_text()
+    for figure in FIGURES.values():
+        assert f'id="figure-{figure.number}"' in text
+        for claim in figure.claims:
+            assert escape(claim.text) in text
+    assert text.count("data:image/svg+xml;base64,") == len(FIGURES)
+    assert '<span class="yes">yes</span>' in text
+    assert "P(I2Q &gt; IDDPG) 1.00 [1.00, 1.00], p = 0.014, 4 against 4 seeds, at step 550,000" in text
+    assert "i2q_ddpg.py --env DifferentialGame-3 --epochs 55" in text
+    assert "data:image/png;base64," in text and "I2Q on the game" in text
+    assert not re.search(r"https?:|(src|href)=\"(?!data:|#)", text)
+    anchors = set(re.findall(r'href="#([^"]+)"', text))
+    assert anchors <= set(re.findall(r'id="([^"]+)"', text))
+
+
+def test_what_sees_the_whole_state_is_compared_with_a_baseline_that_does_and_is_dashed(tmp_path):
+    for name, obs, final in (("iddpg", "own", 10), ("iddpg", "full", 30), ("i2q_ddpg", "full", 20)):
+        experiment = f"{name}_{CHEETAH}" + "_full" * (obs == "full")
+        for seed in range(3):
+            config: dict[str, Any] = {"env": CHEETAH, "obs": obs, "algorithm": name, "rule": "released"}
+            write_experiment(tmp_path, experiment, seed, [final] * 3, **config)
+    (panel,) = panels(FIGURES["observations"], Runs([tmp_path]))
+    own, whole = (line.experiment for line in panel.lines if line.experiment.label.startswith("IDDPG"))
+    assert colour_of(own.colour) == colour_of(whole.colour)
+    assert (dash_of(own.colour), dash_of(whole.colour)) == ("-", "--")
+    text = report.write(Runs([tmp_path]), tmp_path).read_text()
+    (row,) = re.findall(r"<tr>[^\n]*?i2q_ddpg_2x3HalfCheetah_full</code>.*?</tr>", text[text.index('id="scores"') :])
+    assert "0.00 [0.00, 0.00]" in row
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: apt-get install chromium")
+@pytest.mark.parametrize("width", [1200, 420])
+def test_a_browser_shows_all_of_the_report_without_an_error(page, tmp_path, width):
+    """A copy of the page is given a script that reports what the browser made of it."""
+    probe = """<script>addEventListener("load", () => document.documentElement.setAttribute("data-probe",
+      JSON.stringify({ images: [...document.images].map(i => i.naturalWidth),
+      wider: document.documentElement.scrollWidth - innerWidth, figures: document.querySelectorAll("h2").length,
+      blocked: window.blocked || 0, quirks: document.compatMode})))
+      addEventListener("securitypolicyviolation", () => window.blocked = 1)</script>"""
+    text = page.read_text().replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'")
+    (tmp_path / "probe.html").write_text(text.replace("</body>", probe + "</body>"))
+    command = [CHROMIUM or "", "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path / 'probe.html'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r'data-probe="([^"]+)"', done.stdout)
+    assert found, done.stderr[-1000:]
+    seen = json.loads(found[1].replace("&quot;", '"'))
+    assert len(seen["images"]) == len(FIGURES) + 1 and min(seen["images"]) > 100
+    assert seen["figures"] == len(FIGURES) + 3
+    assert (seen["wider"] <= 0, seen["blocked"], seen["quirks"]) == (True, 0, "CSS1Compat")
