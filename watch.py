@@ -1,7 +1,7 @@
 """Play the policy of a run, or film it: python watch.py data/NAME/NAME_s0 [--video FILE.mp4]
 
-The environment is rebuilt from the run's config.json; the actors are read from its policy.safetensors into numpy, so
-no torch is needed and no code from the file is run. Episodes are those of the run's tests: no exploration noise,
+The environment is rebuilt from the run's config.json; the policy is read by common/policy.py, so no torch is needed and
+no code from the file is run. Episodes are those of the run's tests: no exploration noise,
 test_ep_len steps at most.
 """
 
@@ -16,13 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 import envs
-
-Policy = Callable[[np.ndarray], np.ndarray]
-Layers = list[tuple[np.ndarray, np.ndarray]]  # (weight, bias) of each layer
+from common.policy import Policy, load_policy
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -44,56 +40,12 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
-def layers_of(tensors: dict[str, np.ndarray], name: str) -> Layers:
-    """<name>.<k>.weight (N, out, in) and <name>.<k>.bias (N, out) for every layer k. KeyError: not there."""
-    depth = max(1, sum(key.startswith(f"{name}.") for key in tensors) // 2)
-    return [(tensors[f"{name}.{k}.weight"], tensors[f"{name}.{k}.bias"]) for k in range(depth)]
-
-
-def perceptron(layers: Layers, x: np.ndarray) -> np.ndarray:
-    """x (S, N, I) -> w_l ... relu(w_0 x + b_0) ... + b_l (S, N, O), each agent its own weights."""
-    x = x[..., None]  # (N, H, I) @ (S, N, I, 1)
-    for weight, bias in layers[:-1]:
-        x = np.maximum(weight @ x + bias[..., None], 0)
-    weight, bias = layers[-1]
-    return (weight @ x)[..., 0] + bias
-
-
-def policy_of(tensors: dict[str, np.ndarray], act_mask: np.ndarray) -> Policy:
-    """obs (S, N, O) -> act (S, N, A) = tanh(pi(obs)), zero in padded dims. KeyError: no policy.
-
-    D3G's file has no pi but tau and inverse: act = tanh(inverse(obs, obs + tau(obs))).
-    """
-    if "tau.0.weight" in tensors:
-        tau, inverse = layers_of(tensors, "tau"), layers_of(tensors, "inverse")
-
-        def act(obs: np.ndarray) -> np.ndarray:
-            goal = obs + perceptron(tau, obs)
-            return np.tanh(perceptron(inverse, np.concatenate([obs, goal], -1))) * act_mask
-
-        return act
-    pi = layers_of(tensors, "pi")
-    return lambda obs: np.tanh(perceptron(pi, obs)) * act_mask
-
-
-def read_policy(run: Path, act_mask: np.ndarray, n_obs: int) -> Policy:
-    """The run's actors. ValueError where the file is missing, damaged, or of another environment."""
-    path = run / "policy.safetensors"
-    if not path.is_file():
-        raise ValueError(f"{path}: not there yet; it comes with the run's first checkpoint, so let the run go on first")
-    try:
-        tensors = load_file(path)
-        policy = policy_of(tensors, act_mask)
-        sees, acts = ("tau", "inverse") if "tau.0.weight" in tensors else ("pi", "pi")
-        first, last = layers_of(tensors, sees)[0][0], layers_of(tensors, acts)[-1][1]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise ValueError(f"{path}: damaged or no policy ({error}); continue the run, which writes it again") from None
-    have = (first.shape[0], first.shape[-1], last.shape[-1])
-    need = (act_mask.shape[0], n_obs, act_mask.shape[1])
+def read_policy(run: Path, env: envs.VectorEnv) -> Policy:
+    """The run's policy. ValueError where there is none, or one of another environment."""
+    policy = load_policy(run)
+    have, need = (policy.n_agents, policy.n_obs, policy.n_act), (env.n_agents, env.n_obs, env.n_act)
     if have != need:
-        raise ValueError(f"{path}: for {have} agents, observation and action numbers; the environment has {need}")
-    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise ValueError(f"{path}: holds NaN or infinity: the training diverged; watch another seed")
+        raise ValueError(f"{run}: its policy has {have} agents, observation and action numbers; the environment {need}")
     return policy
 
 
@@ -159,7 +111,7 @@ def watch(run: Path, episodes: int, seed: int, video: Path | None, fps: int) -> 
             max_ep_len=config["test_ep_len"],
             legacy_actuators=config["legacy_actuators"],
         )
-        policy = read_policy(run, env.act_mask, env.n_obs)
+        policy = read_policy(run, env)
         played = []
         for k in range(episodes):
             ret, length = play(env, policy, film.add if film else None)

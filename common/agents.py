@@ -11,6 +11,7 @@ from torch import Tensor
 from common import state
 from common.fast.kernels import Kernels
 from common.nets import MLP, Net
+from common.perceptron import Perceptron
 from common.seeding import Streams
 
 
@@ -96,7 +97,9 @@ class Actor:
         if isinstance(self.net, MLP):
             net = self.net
             parts = net.weights, net.biases, net.scales, net.shifts
-            self.weights, self.biases, self.scales, self.shifts = ([p.cpu().numpy() for p in part] for part in parts)
+            self.perceptron = Perceptron(
+                *([p.cpu().numpy() for p in part] for part in parts), activation=net.activation
+            )
             self.squash = None if net.squash is None else net.squash[:, 0].cpu().numpy()
 
     def __call__(self, *inputs: np.ndarray) -> np.ndarray:
@@ -105,12 +108,5 @@ class Actor:
             with torch.no_grad():
                 out = self.net(*(torch.from_numpy(x).to(device)[:, :, None] for x in inputs))
             return out[:, :, 0].cpu().numpy()
-        x = np.concatenate(inputs, -1)[..., None]
-        for k, (weight, bias) in enumerate(zip(self.weights[:-1], self.biases[:-1], strict=True)):
-            x = weight @ x + bias[..., None]
-            if self.net.layer_norm:
-                x = (x - x.mean(-2, keepdims=True)) / np.sqrt(x.var(-2, keepdims=True) + 1e-5)
-                x = x * self.scales[k][..., None] + self.shifts[k][..., None]
-            x = np.maximum(x, 0) if self.net.activation == "relu" else np.tanh(x)
-        out = (self.weights[-1] @ x)[..., 0] + self.biases[-1]
+        out = self.perceptron(np.concatenate(inputs, -1))
         return out if self.squash is None else np.tanh(out) * self.squash

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 import envs
 import i2q_ddpg
 import watch
+from common.policy import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = {"env": "DifferentialGame-2", "obs": "own", "legacy_actuators": False, "test_ep_len": 12, "seed": 0}
@@ -94,8 +95,8 @@ def test_what_is_watched_acts_like_what_was_trained():
     with torch.no_grad():
         trained = agents.pi(torch.from_numpy(obs)[:, :, None])[:, :, 0].numpy()
     for row in range(2):
-        watched = watch.policy_of(agents.policy(row), env.act_mask)(obs[row : row + 1])
-        np.testing.assert_allclose(watched[0], trained[row], rtol=1e-5, atol=1e-6)
+        watched = Policy(agents.policy(row))(obs[row])
+        np.testing.assert_allclose(watched, trained[row], rtol=1e-5, atol=1e-6)
     assert np.abs(trained).max() > 0.1
 
 
@@ -163,7 +164,7 @@ def test_the_folder_above_the_runs_points_to_a_run(tmp_path, capsys):
 
 
 def test_a_folder_without_a_policy_is_incomplete(tmp_path, capsys):
-    assert "policy.safetensors: not there" in line_of(capsys, write_run(tmp_path / "run", None))
+    assert "policy.safetensors: no such file" in line_of(capsys, write_run(tmp_path / "run", None))
 
 
 def test_a_config_that_is_no_json_or_misses_a_key_is_named(tmp_path, capsys):
