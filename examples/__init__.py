@@ -1,0 +1,1 @@
+"""Algorithms and tasks of your own, as docs/your_own_algorithm.md builds them."""
