@@ -30,6 +30,7 @@ class ParallelEnvs(VectorEnv):
     def __init__(self, name: str, seeds: Sequence[int], max_ep_len: int) -> None:
         self.envs = [_create(name) for _ in seeds]
         self.agents = list(self.envs[0].possible_agents)
+        self.fps = round(getattr(self.envs[0], "metadata", {}).get("render_fps", self.fps))
         self.boxes = [_box(name, self.envs[0].action_space(agent), agent, "action") for agent in self.agents]
         shown = [_box(name, self.envs[0].observation_space(agent), agent, "observation") for agent in self.agents]
         widths = [int(np.prod(box.shape)) for box in shown], [int(np.prod(box.shape)) for box in self.boxes]
