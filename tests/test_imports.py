@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOLS = {"plot", "figures", "report", "run_all", "watch", "bench", "naive"}
+TOOLS = {"plot", "figures", "report", "run_all", "watch", "sweep", "bench", "naive"}
 ALGORITHMS = {path.stem for path in ROOT.glob("*.py")} - TOOLS
 OURS = {path.stem for path in ROOT.glob("*.py")} | {"common", "envs"}
 MODULES = sorted(
@@ -60,7 +60,7 @@ def test_mpi_is_never_imported_by_importing_a_module(path):
     assert "mpi4py" not in imported(path, top_level=True)
 
 
-@pytest.mark.parametrize("module", ["plot", "figures", "report", "run_all", "watch", "envs"])
+@pytest.mark.parametrize("module", ["plot", "figures", "report", "run_all", "watch", "sweep", "envs"])
 def test_importing_it_brings_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
