@@ -1,8 +1,10 @@
 """Play the policy of a run, or film it: python watch.py data/NAME/NAME_s0 [--video FILE.mp4]
 
-The environment is rebuilt from the run's config.json; the actors are read from its policy.safetensors into numpy, so
-no torch is needed and no code from the file is run. Episodes are those of the run's tests: no exploration noise,
-test_ep_len steps at most.
+The environment is rebuilt from the run's config.json; the policy is read by common/policy.py, so no torch is needed and
+no code from the file is run. Episodes are those of the run's tests: no exploration noise, test_ep_len steps at most.
+
+What a film costs: a frame of HalfCheetah takes about 50 ms of a core without a GPU, 25 ms with --size 240, so an
+episode of 1,000 steps takes most of a minute; --steps 200 shows the gait in ten seconds.
 """
 
 from __future__ import annotations
@@ -15,16 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from tqdm import tqdm
 
 import envs
 from common.errors import UsageError
-from common.layout import CONFIG, POLICY, read_config
+from common.layout import CONFIG, read_config
 from common.parser import Parser, number
-from common.perceptron import Perceptron
-
-Policy = Callable[[np.ndarray], np.ndarray]
+from common.policy import Policy, load_policy
 
 
 def settings(run: Path) -> dict[str, Any]:
@@ -42,57 +41,51 @@ def settings(run: Path) -> dict[str, Any]:
     return config
 
 
-def policy_of(tensors: dict[str, np.ndarray], act_mask: np.ndarray) -> Policy:
-    """obs (S, N, O) -> act (S, N, A) = tanh(pi(obs)), zero in padded dims. KeyError: no policy.
+def read_env(run: Path, args: argparse.Namespace) -> envs.VectorEnv:
+    """The environment that the run was tested in, with the flags' seed, length of an episode and size of a picture."""
+    config = settings(run)
+    env = envs.make(
+        config["env"],
+        [args.seed],
+        obs=config["obs"],
+        max_ep_len=args.steps or config["test_ep_len"],
+        legacy_actuators=config["legacy_actuators"],
+    )
+    if args.size and env.family == "parallel":
+        raise UsageError(f"--size {args.size}: {env.name} draws at a size of its own; leave --size out")
+    env.side = args.size or env.side
+    return env
 
-    D3G's file has no pi but tau and inverse: act = tanh(inverse(obs, obs + tau(obs))).
-    """
-    if "tau.0.weight" in tensors:
-        tau, inverse = Perceptron.named(tensors, "tau"), Perceptron.named(tensors, "inverse")
-        return lambda obs: np.tanh(inverse(np.concatenate([obs, obs + tau(obs)], -1))) * act_mask
-    pi = Perceptron.named(tensors, "pi")
-    return lambda obs: np.tanh(pi(obs)) * act_mask
 
-
-def read_policy(run: Path, act_mask: np.ndarray, n_obs: int) -> Policy:
-    """The run's actors. UsageError where the file is missing, damaged, or of another environment."""
-    path = run / POLICY
-    if not path.is_file():
-        raise UsageError(f"{path}: not there yet; it comes with the run's first checkpoint, so let the run go on first")
-    try:
-        tensors = load_file(path)
-        policy = policy_of(tensors, act_mask)
-        sees, acts = ("tau", "inverse") if "tau.0.weight" in tensors else ("pi", "pi")
-        first, last = Perceptron.named(tensors, sees).weights[0], Perceptron.named(tensors, acts).biases[-1]
-    except (OSError, SafetensorError, KeyError) as error:
-        raise UsageError(f"{path}: damaged or no policy ({error}); continue the run, which writes it again") from None
-    have = (first.shape[0], first.shape[-1], last.shape[-1])
-    need = (act_mask.shape[0], n_obs, act_mask.shape[1])
+def read_policy(run: Path, env: envs.VectorEnv) -> Policy:
+    """The run's policy. UsageError where there is none, or one of another environment."""
+    policy = load_policy(run)
+    have, need = (policy.n_agents, policy.n_obs, policy.n_act), (env.n_agents, env.n_obs, env.n_act)
     if have != need:
-        raise UsageError(f"{path}: for {have} agents, observation and action numbers; the environment has {need}")
-    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
-        raise UsageError(f"{path}: holds NaN or infinity: the training diverged; watch another seed")
+        raise UsageError(f"{run}: its policy has {have} agents, observation and action numbers; the environment {need}")
     return policy
 
 
-def play(env: Any, policy: Policy, film: Callable[[np.ndarray], None] | None = None) -> tuple[float, int]:
+def play(env: envs.VectorEnv, policy: Policy, film: Callable[[np.ndarray], None] | None = None) -> tuple[float, int]:
     """One episode of row 0: its return and its length. Every state is filmed, the first and the last too."""
     env.reset()
     ret, length, over = 0.0, 0, False
-    while not over:
+    with tqdm(total=env.max_ep_len, unit=" steps", leave=False, disable=None if film else True) as bar:
+        while not over:
+            if film:
+                film(env.render(0))
+            _, rew, terminated, truncated = env.step(policy(env.obs))
+            ret, length, over = ret + float(rew[0]), length + 1, bool(terminated[0] or truncated[0])
+            bar.update()
         if film:
             film(env.render(0))
-        _, rew, terminated, truncated = env.step(policy(env.obs))
-        ret, length, over = ret + float(rew[0]), length + 1, bool(terminated[0] or truncated[0])
-    if film:
-        film(env.render(0))
     return ret, length
 
 
 class Film:
     """An H.264 film of (H, W, 3) uint8 frames. It is written beside `path` and takes its name when whole."""
 
-    def __init__(self, path: Path, fps: int) -> None:
+    def __init__(self, path: Path) -> None:
         """UsageError where the film could not be written."""
         if path.suffix != ".mp4" or path.is_dir():
             raise UsageError(f"--video {path}: name a file that ends in .mp4")
@@ -100,7 +93,7 @@ class Film:
             import imageio_ffmpeg
         except ImportError:
             raise UsageError("--video needs imageio-ffmpeg: .venv/bin/python -m pip install '.[video]'") from None
-        self.path, self.fps, self.part = path, fps, path.with_suffix(f".{os.getpid()}.part.mp4")
+        self.path, self.fps, self.part = path, 25, path.with_suffix(f".{os.getpid()}.part.mp4")
         self.write_frames = imageio_ffmpeg.write_frames
         self.writer: Any = None  # a generator that takes frames; the first frame gives the size, so starts it
         try:
@@ -124,27 +117,23 @@ class Film:
         self.part.unlink(missing_ok=True)
 
 
-def watch(run: Path, episodes: int, seed: int, video: Path | None, fps: int) -> None:
+def watch(args: argparse.Namespace) -> None:
     """Print each episode's return and length and their mean, and film them all if `video`."""
-    config = settings(run)
-    film = Film(video, fps) if video else None
+    film = Film(args.video) if args.video else None
     whole = False
     try:
-        env = envs.make(
-            config["env"],
-            [seed],
-            obs=config["obs"],
-            max_ep_len=config["test_ep_len"],
-            legacy_actuators=config["legacy_actuators"],
-        )
-        policy = read_policy(run, env.act_mask, env.n_obs)
+        env = read_env(args.run, args)
+        policy = read_policy(args.run, env)
+        if film:
+            film.fps = args.fps or env.fps
         played = []
-        for k in range(episodes):
+        for k in range(args.episodes):
             ret, length = play(env, policy, film.add if film else None)
             played.append((ret, length))
             print(f"episode {k + 1}: return {ret:.2f}, length {length}", flush=True)
-        mean_return, mean_length = np.mean(played, axis=0)
-        print(f"mean of {episodes}: return {mean_return:.2f}, length {mean_length:.1f}")
+        if args.episodes > 1:
+            mean_return, mean_length = np.mean(played, axis=0)
+            print(f"mean of {args.episodes}: return {mean_return:.2f}, length {mean_length:.1f}")
         env.close()
         whole = True
     finally:
@@ -158,17 +147,19 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("watch.py", __doc__)
     add = parser.add_argument
     add("run", type=Path, metavar="RUNDIR", help="folder of one seed: data/NAME/NAME_s0")
-    add("--episodes", type=number(1), default=3, metavar="K", help="how many to play [%(default)s]")
+    add("--episodes", type=number(1), default=1, metavar="K", help="how many to play [%(default)s]")
+    add("--steps", type=number(1), metavar="T", help="steps after which an episode ends [the run's test_ep_len]")
     add("--seed", type=number(0), default=0, help="of the environment's starting states [%(default)s]")
     add("--video", type=Path, metavar="FILE.mp4", help="film them all into this file; no screen is needed")
-    add("--fps", type=number(1), default=25, help="environment steps per second of film [%(default)s]")
+    add("--size", type=number(16, 4096), metavar="PIXELS", help="width and height of the film [480]")
+    add("--fps", type=number(1), help="environment steps per second of film [the task's: HalfCheetah 20, games 25]")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
-        watch(args.run, args.episodes, args.seed, args.video, args.fps)
+        watch(args)
     except ValueError as error:
         print(f"watch.py: {error}", file=sys.stderr)
         return 2

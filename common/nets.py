@@ -135,12 +135,19 @@ class MLP(Net):
         return passes.evaluate(self, x)
 
     def named(self, row: int) -> dict[str, np.ndarray]:
-        """One seed's weights (N, out, in), biases, scales and shifts (N, out) by layer; "tanh" where that is used."""
+        """One seed's weights (N, out, in), biases, scales and shifts (N, out) by layer; "tanh" where that is used.
+
+        Where the output is squashed, what leads to padded dims is zero: a reader needs no mask.
+        """
         named = {}
         for k, part in enumerate(self.weights):
             named |= {f"{k}.weight": part[row], f"{k}.bias": self.biases[k][row]}
         for k, part in enumerate(self.scales):
             named |= {f"{k}.scale": part[row], f"{k}.shift": self.shifts[k][row]}
+        if self.squash is not None:
+            last, real = len(self.weights) - 1, self.squash[:, 0]
+            named |= {f"{last}.weight": self.weights[last][row] * real[..., None]}
+            named |= {f"{last}.bias": self.biases[last][row] * real}
         arrays = {name: np.ascontiguousarray(part.cpu().numpy()) for name, part in named.items()}
         return arrays | ({"tanh": np.ones(1, np.float32)} if self.activation == "tanh" else {})
 
@@ -195,7 +202,8 @@ class Module(Net):
         return {name: part.unflatten(-1, old.shape) for (name, old), part in zip(named.items(), parts)}
 
     def named(self, row: int) -> dict[str, np.ndarray]:
-        parts = self._split(self.flat.detach()[row].cpu())
+        """One seed's parameters by the module's names, and "module", which marks what only torch can compute."""
+        parts = self._split(self.flat.detach()[row].cpu()) | {"module": torch.ones(1)}
         return {name: np.ascontiguousarray(part.numpy()) for name, part in parts.items()}
 
 

@@ -10,8 +10,10 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,7 +57,7 @@ class RunConfig:
     env: str = "2x3HalfCheetah"  # task, as 2x3HalfCheetah, 2-4HalfCheetah, DifferentialGame-3, module:factory
     seed: Annotated[int, Range(0, 2**32 - 1), tyro.conf.arg(aliases=["-s"])] = 0  # first seed
     num_runs: Natural = 0  # seeds to train, seed .. seed + num_runs - 1, shared out among the ranks; 0: one per rank
-    exp_name: str = ""  # name of the experiment's folder; default: algorithm and task
+    exp_name: str = ""  # name of the experiment's folder; empty: algorithm and task
     data_dir: str = "data"  # where experiments are kept
     obs: Literal["own", "farama", "full"] = "own"  # agents see their own joints, Farama's default, or the whole state
     legacy_actuators: bool = False  # drive the actuators in the order of the authors' environment, which crosses limbs
@@ -406,7 +408,7 @@ def parse(
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             paragraphs = (doc or "").strip().split("\n\n")
-            summary = "\n\n".join(dict.fromkeys([paragraphs[0], paragraphs[-1]]))  # what it is, and what ranks are
+            summary = "\n".join(map(_wrap, dict.fromkeys([paragraphs[0], paragraphs[-1]])))  # it, and what ranks are
             config = tyro.cli(
                 config_class, prog=f"{algorithm}.py", description=summary, default=default, use_underscores=True
             )
@@ -419,6 +421,13 @@ def parse(
         raise
     name = config.exp_name or f"{algorithm}_{re.sub(r'[^A-Za-z0-9-]+', '-', config.env)}"
     return dataclasses.replace(config, exp_name=name)
+
+
+def _wrap(text: str) -> str:
+    """Indented lines of the terminal's width: tyro joins those that begin with a letter and never wraps, so that
+    terminals would break words."""
+    text, width = " ".join(text.split()), shutil.get_terminal_size().columns
+    return textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
 
 
 def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, ranks: Ranks, signals: Signals) -> int:

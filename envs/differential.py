@@ -91,7 +91,7 @@ class DifferentialGame(VectorEnv):
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # late; without pyplot: no display
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(4.8, 4.8), dpi=100, layout="constrained")
+        figure = Figure(figsize=(4.8, 4.8), dpi=self.side / 4.8, layout="constrained")
         canvas, axes = FigureCanvasAgg(figure), figure.add_subplot(xlabel="x0")
         path, grid = self.path[row, : self.t[row] + 1], np.linspace(-1, 1, 201)
         if self.n_agents == 1:

@@ -33,6 +33,7 @@ class ParallelEnvs(VectorEnv):
         self.envs = [_create(name) for _ in seeds]
         with blaming(f"--env {name!r}: asking for its agents and spaces"):
             self.agents = list(self.envs[0].possible_agents)
+            self.fps = round(getattr(self.envs[0], "metadata", {}).get("render_fps", self.fps))
             self.boxes = [_box(name, self.envs[0].action_space(agent), agent, "action") for agent in self.agents]
             shown = [_box(name, self.envs[0].observation_space(agent), agent, "observation") for agent in self.agents]
         widths = [int(np.prod(box.shape)) for box in shown], [int(np.prod(box.shape)) for box in self.boxes]

@@ -27,6 +27,8 @@ class VectorEnv:
     """
 
     family = ""
+    fps = 25  # steps per second of a film; MuJoCo's robots have a time step of their own
+    side = 480  # pixels, of the square that `render` draws; to be set before the first picture
 
     def __init__(
         self, name: str, seeds: Sequence[int], obs_mask: np.ndarray, act_mask: np.ndarray, max_ep_len: int
@@ -110,7 +112,7 @@ class VectorEnv:
         """Give back windows and contexts."""
 
     def render(self, row: int = 0) -> np.ndarray:
-        """A picture of this row: (H, W, 3) uint8."""
+        """A picture of this row: (side, side, 3) uint8; a ParallelEnv of yours draws at its own size."""
         raise NotImplementedError
 
     def _each(self, rows: np.ndarray, do: Callable[[int], None]) -> None:

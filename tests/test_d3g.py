@@ -14,6 +14,7 @@ import d3g
 import envs
 import watch
 from common.log import Log
+from common.policy import load_policy
 from common.replay import Batch
 
 ENV = Toy(seeds=[3, 4])  # three agents of unequal width
@@ -180,12 +181,12 @@ def test_what_is_watched_acts_like_what_was_trained(tmp_path):
     env, agents = envs.make("2-4HalfCheetah", [0]), run.parts["agents"]
     tensors = load_file(run.folders[0].path / "policy.safetensors")
     assert {name.split(".")[0] for name in tensors} == {"tau", "inverse"}
-    watched = watch.read_policy(run.folders[0].path, env.act_mask, env.n_obs)(env.reset())
+    watched = load_policy(run.folders[0].path)(env.reset())
     trained = agents.pi(torch.from_numpy(env.obs)[:, :, None])[:, :, 0].detach().numpy()
     np.testing.assert_allclose(watched, trained, rtol=1e-5, atol=1e-6)
     assert np.abs(trained).max() > 1e-3
-    with pytest.raises(ValueError, match="the environment has"):
-        watch.read_policy(run.folders[0].path, env.act_mask, env.n_obs + 1)
+    with pytest.raises(ValueError, match="the environment \\(6"):
+        watch.read_policy(run.folders[0].path, envs.make("6x1HalfCheetah", [0]))
 
 
 # The two failures. x starts at 0; agents do -.8 or .8 and x becomes the product of both actions over .8.

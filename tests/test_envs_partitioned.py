@@ -337,6 +337,22 @@ def test_a_robot_can_be_filmed():
     env.close()
 
 
+def test_a_picture_may_be_larger_than_the_models_own_frame():
+    env = make("2x3HalfCheetah", [0])
+    env.side = 700
+    env.reset()
+    try:
+        picture = env.render(0)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert picture.shape == (700, 700, 3) and picture[-50:, -50:].std() > 0
+    env.close()
+
+
+def test_a_film_runs_at_the_speed_of_the_simulation():
+    assert [make(name, [0]).fps for name in ("2x3HalfCheetah", "2x4Ant", "3x1Hopper")] == [20, 20, 125]
+
+
 def test_without_opengl_one_line_says_what_to_set():
     env = make("2x3HalfCheetah", [0])
 

@@ -21,8 +21,9 @@ MAY = {
     "bench": {"algorithm", "bench", "common", "common.fast", "envs"},  # measures them all
     "plot": {"common", "curves", "paper"},
     "watch": {"common", "envs"},
+    "sweep": {"common", "curves"},
 }
-NO_TORCH = ("curves", "envs", "paper", "plot", "watch", "common.layout", "common.perceptron")
+NO_TORCH = ("curves", "envs", "paper", "plot", "watch", "common.layout", "common.perceptron", "common.policy", "sweep")
 
 
 def modules_of(root: Path) -> dict[str, Path]:

@@ -19,6 +19,7 @@ import ippo
 import watch
 from common.checkpoint import Checkpoints
 from common.nets import MLP, Adam
+from common.policy import load_policy
 from envs import VectorEnv
 
 S, N, B = 2, 3, 40
@@ -466,7 +467,7 @@ def test_the_saved_policy_is_the_mean_and_watch_plays_it(tmp_path, capsys):
     obs = env.reset()
     with torch.no_grad():
         mean = agents.pi(torch.from_numpy(obs)[:, :, None])[:, :, 0]
-    np.testing.assert_allclose(watch.read_policy(run, env.act_mask, env.n_obs)(obs), mean, atol=1e-6)
+    np.testing.assert_allclose(load_policy(run)(obs), mean, atol=1e-6)
     assert watch.main([str(run), "--episodes=1"]) == 0
 
 

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 import envs
 import i2q_ddpg
 import watch
+from common.policy import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = {"env": "DifferentialGame-2", "obs": "own", "legacy_actuators": False, "test_ep_len": 12, "seed": 0}
@@ -68,16 +69,14 @@ def line_of(capsys, *argv) -> str:
 
 def test_the_printed_return_is_the_sum_along_the_path_that_the_actors_take(tmp_path, capsys):
     run = write_run(tmp_path / "run", constant_actor(0.5, -0.9))
-    assert watch.main([str(run), "--episodes", "1", "--seed", "12"]) == 0
+    assert watch.main([str(run), "--seed", "12"]) == 0
     x = envs.make("DifferentialGame-2", [12]).reset()[0, 0].tolist()
     total = 0.0
     for _ in range(12):
         total += reward(x)  # of the state before the move
         x = [min(max(x[0] + 0.05, -1), 1), min(max(x[1] - 0.09, -1), 1)]
     assert total > 1, "choose a seed whose path crosses ring and hill"
-    first, last = capsys.readouterr().out.splitlines()
-    assert first == f"episode 1: return {total:.2f}, length 12"
-    assert last == f"mean of 1: return {total:.2f}, length 12.0"
+    assert capsys.readouterr().out == f"episode 1: return {total:.2f}, length 12\n"  # one, and so no mean
 
 
 def test_hidden_layers_are_relu_and_each_agent_has_its_own_weights(tmp_path, capsys):
@@ -94,8 +93,8 @@ def test_what_is_watched_acts_like_what_was_trained():
     with torch.no_grad():
         trained = agents.pi(torch.from_numpy(obs)[:, :, None])[:, :, 0].numpy()
     for row in range(2):
-        watched = watch.policy_of(agents.policy(row), env.act_mask)(obs[row : row + 1])
-        np.testing.assert_allclose(watched[0], trained[row], rtol=1e-5, atol=1e-6)
+        watched = Policy(agents.policy(row))(obs[row])
+        np.testing.assert_allclose(watched, trained[row], rtol=1e-5, atol=1e-6)
     assert np.abs(trained).max() > 0.1
 
 
@@ -129,7 +128,7 @@ def test_mujoco_is_filmed_without_a_display(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
     film = tmp_path / "film.mp4"
     done = subprocess.run(
-        [sys.executable, str(ROOT / "watch.py"), "run", "--episodes", "1", "--video", str(film)],
+        [sys.executable, str(ROOT / "watch.py"), "run", "--steps", "3", "--size", "64", "--video", str(film)],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -138,9 +137,31 @@ def test_mujoco_is_filmed_without_a_display(tmp_path):
     if done.returncode == 1 and "libEGL" in done.stderr:
         pytest.skip(done.stderr)
     assert (done.returncode, done.stderr) == (0, "")
-    _, *frames = ffmpeg.read_frames(str(film))
-    assert len(frames) == 6
+    meta, *frames = ffmpeg.read_frames(str(film))
+    assert (len(frames), meta["fps"], meta["size"]) == (4, 20, (64, 64))  # HalfCheetah makes 20 steps a second
     assert np.frombuffer(frames[3], np.uint8).std() > 20, "the picture is one colour"
+
+
+def test_an_episode_ends_after_so_many_steps(tmp_path, capsys):
+    run = write_run(tmp_path / "run", homing_actor())
+    assert watch.main([str(run), "--steps", "5", "--episodes", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rpartition(", ")[2] for line in lines] == ["length 5", "length 5", "length 5.0"]
+
+
+def test_filming_shows_its_progress_on_a_terminal_and_playing_does_not(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("imageio_ffmpeg")
+    run = write_run(tmp_path / "run", homing_actor())
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert watch.main([str(run)]) == 0
+    assert capsys.readouterr().err == ""
+    assert watch.main([str(run), "--steps", "3", "--size", "64", "--video", str(tmp_path / "film.mp4")]) == 0
+    assert "/3 [" in capsys.readouterr().err
+
+
+def test_a_film_of_a_task_that_draws_itself_has_no_size(tmp_path, capsys):
+    run = write_run(tmp_path / "run", homing_actor(), env="examples.meet:make_env")
+    assert "examples.meet:make_env draws at a size of its own" in line_of(capsys, run, "--size", "64")
 
 
 def test_a_film_that_fails_leaves_the_old_one(tmp_path, capsys, monkeypatch):
@@ -163,13 +184,13 @@ def test_the_folder_above_the_runs_points_to_a_run(tmp_path, capsys):
 
 
 def test_a_folder_without_a_policy_is_incomplete(tmp_path, capsys):
-    assert "policy.safetensors: not there" in line_of(capsys, write_run(tmp_path / "run", None))
+    assert "policy.safetensors: no such file" in line_of(capsys, write_run(tmp_path / "run", None))
 
 
 def test_a_config_that_is_no_json_or_misses_a_key_is_named(tmp_path, capsys):
     run = write_run(tmp_path / "run", homing_actor())
     (run / "config.json").write_text('{"env": "Diff')
-    assert "config.json" in line_of(capsys, run)
+    assert "config.json: not readable as JSON" in line_of(capsys, run)
     (run / "config.json").write_text('{"env": "DifferentialGame-2"}')
     assert "test_ep_len" in line_of(capsys, run)
 
@@ -208,12 +229,13 @@ def test_a_missing_extra_names_the_extra(tmp_path, capsys, monkeypatch):
     assert "'.[video]'" in line_of(capsys, run, "--video", tmp_path / "film.mp4")
 
 
-@pytest.mark.parametrize("flag", ["--episodes=0", "--seed=-1", "--fps=0"])
+@pytest.mark.parametrize("flag", ["--episodes=0", "--seed=-1", "--fps=0", "--steps=0", "--size=15"])
 def test_a_flag_out_of_range_is_named(tmp_path, capsys, flag):
     with pytest.raises(SystemExit) as stop:
         watch.main([str(tmp_path), flag])
     assert stop.value.code == 2
-    assert flag.split("=")[0] + ": " in capsys.readouterr().err.splitlines()[-1]
+    name, value = flag.split("=")
+    assert f"{name}: '{value}'" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_as_a_program_it_needs_no_torch_and_leaves_no_file_behind(tmp_path):

@@ -1,0 +1,161 @@
+"""A grid of flags in one command: every flag of an algorithm may be given several values.
+
+    python sweep.py i2q_ddpg.py --env DifferentialGame-3 --lam 0.01 0.05 0.1 --num_runs 2 --jobs 2
+
+trains every combination, an experiment each, named after what varies: i2q_ddpg_DifferentialGame-3_lam0.05. Stop it at
+any time and rerun the same command to resume: finished runs are not trained again. What an experiment prints goes to
+sweep.log in its folder. At the end plot.py draws all experiments, and prints a table of their final returns.
+Exit status: 0 all trained, 1 an experiment failed, 2 a mistake in the flags, 130 stopped and saved.
+"""
+
+import argparse
+import itertools
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import DEVNULL
+from typing import NamedTuple
+
+from common.errors import UsageError
+from common.parser import Parser, number
+from common.ranks import LAUNCHERS
+
+ROOT = Path(__file__).resolve().parent
+
+
+class Experiment(NamedTuple):
+    name: str  # of its folder
+    label: str  # what sets it apart from the others, for a plot
+    command: list[str]
+
+
+def read_flags(words: list[str]) -> dict[str, list[str]]:
+    """The values of each of the algorithm's flags, by its name; none for a flag that takes none."""
+    flags: dict[str, list[str]] = {}
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            if name in flags:
+                raise UsageError(f"--{name}: given twice; give all of its values after one")
+            flags[name] = [value] if equals else []
+        elif not flags:
+            raise UsageError(f"{word!r}: not a flag; flags are given as --lam 0.01 0.05")
+        else:
+            flags[next(reversed(flags))].append(word)
+    return flags
+
+
+def grid(args: argparse.Namespace, flags: dict[str, list[str]]) -> list[Experiment]:
+    """One experiment for each combination of values, in the order of the command line."""
+    varied = [name for name, values in flags.items() if len(values) > 1]
+    shared = ["--seed", str(args.seed), "--num_runs", str(args.num_runs), "--data_dir", str(args.data_dir)]
+    if args.jobs > 1 and "threads" not in flags:
+        shared += ["--threads", str(max(1, (os.cpu_count() or 1) // args.jobs))]
+    found: dict[str, Experiment] = {}
+    for values in itertools.product(*(values or [""] for values in flags.values())):
+        chosen = dict(zip(flags, values))
+        base = args.exp_name or f"{args.script.stem}_{re.sub(r'[^A-Za-z0-9-]+', '-', chosen['env'])}"
+        named = [name for name in varied if args.exp_name or name != "env"]
+        name = "_".join([base, *(flag + re.sub(r"[^A-Za-z0-9.+-]+", "-", chosen[flag]) for flag in named)])
+        if name in found:
+            raise UsageError(f"two combinations of flags are both called {name}; give each value once")
+        label = " ".join(f"{flag} {chosen[flag]}" for flag in varied if flag != "env") or name
+        words = [word for flag, value in chosen.items() for word in (f"--{flag}", value) if word]
+        found[name] = Experiment(name, label, [str(args.script), *words, *shared, "--exp_name", name])
+    return list(found.values())
+
+
+class Pool:
+    """Trains experiments, so many at a time; a signal lets all of them save and end."""
+
+    def __init__(self, data_dir: Path):
+        self.data_dir, self.children, self.failed, self.stopped = data_dir, set(), False, False
+        self.lock = threading.RLock()  # `stop` may come while this thread holds it
+
+    def train(self, experiment: Experiment) -> None:
+        """Run it, its output to sweep.log in its folder."""
+        path = self.data_dir / experiment.name / "sweep.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as log:
+            with self.lock:
+                if self.stopped:
+                    return
+                print(f"start   {experiment.name}", flush=True)
+                command = [sys.executable, *experiment.command]
+                # a session of its own: a terminal's Ctrl-C comes here alone, and is passed on once
+                child = subprocess.Popen(command, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                self.children.add(child)
+            status = child.wait()
+            self.children.discard(child)
+        if status == 0:
+            print(f"done    {experiment.name}", flush=True)
+        elif not self.stopped:
+            self.failed = True
+            last = path.read_text(errors="replace").strip().rpartition("\n")[2]
+            print(f"FAILED  {experiment.name}, status {status}: {last} ({path})", file=sys.stderr, flush=True)
+
+    def stop(self, *_: object) -> None:
+        with self.lock:
+            self.stopped = True
+            for child in list(self.children):
+                child.terminate()
+
+
+def plot(experiments: list[Experiment], args: argparse.Namespace) -> None:
+    """Draw all experiments, and print the table of their final returns, as far as they are."""
+    picture = args.data_dir / f"{args.exp_name or args.script.stem}.png"
+    folders = [str(args.data_dir / experiment.name) for experiment in experiments]
+    flags = ["-l", *(experiment.label for experiment in experiments), "--out", str(picture)]
+    print(f"python plot.py {shlex.join([*folders, *flags])}", flush=True)
+    subprocess.run([sys.executable, ROOT / "plot.py", *folders, *flags], check=False)
+
+
+def arguments(argv: list[str]) -> tuple[argparse.Namespace, list[Experiment]]:
+    parser = Parser("sweep.py", __doc__)
+    parser.allow_abbrev = False
+    add = parser.add_argument
+    add("script", type=Path, metavar="ALGORITHM.py", help="the algorithm's file; it gets all other flags")
+    add("--env", nargs="+", required=True, metavar="TASK", help="one task or several")
+    add("--jobs", type=number(1), default=1, metavar="K", help="experiments at a time [%(default)s]")
+    add("--num_runs", type=number(1), default=1, metavar="K", help="seeds of each [%(default)s]")
+    add("--seed", "-s", type=number(0), default=0, help="the first of them [%(default)s]")
+    add("--exp_name", default="", metavar="NAME", help="beginning of the names [algorithm and task]")
+    add("--data_dir", type=Path, default="data", metavar="DIR", help="where experiments are kept [%(default)s]")
+    # of a flag --num-runs=2, only the dashes of its name
+    dashes = re.compile(r"(?<=\w)-(?=[\w-]*(=|$))")
+    args, words = parser.parse_known_args([dashes.sub("_", word) if word[:2] == "--" else word for word in argv])
+    try:
+        if not args.script.is_file():
+            raise UsageError(f"{args.script}: no such file; name an algorithm's, as i2q_ddpg.py")
+        if any(os.environ.get(size, "1") != "1" for size, _ in LAUNCHERS):
+            raise UsageError("started by an MPI launcher; start it alone: --jobs trains experiments side by side")
+        args.data_dir.mkdir(parents=True, exist_ok=True)
+        return args, grid(args, {"env": args.env, **read_flags(words)})
+    except (UsageError, OSError) as error:
+        parser.error(str(error))
+
+
+def main(argv: list[str]) -> int:
+    args, experiments = arguments(argv)
+    pool = Pool(args.data_dir)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup's wish is obeyed
+            signal.signal(signum, pool.stop)
+    print(f"{len(experiments)} experiments of {args.num_runs} seeds, {args.jobs} at a time", flush=True)
+    with ThreadPoolExecutor(args.jobs) as workers:
+        list(workers.map(pool.train, experiments))
+    if pool.stopped:
+        print("sweep.py: stopped and saved; rerun the same command to resume", file=sys.stderr)
+        return 130
+    plot(experiments, args)
+    return int(pool.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
