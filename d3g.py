@@ -40,10 +40,11 @@ import envs
 from common.agents import Actor, Stacks
 from common.errors import UsageError
 from common.evaluate import evaluate
-from common.flags import Count, Natural, NonNegative, Unit
+from common.flags import Count, Natural, NonNegative, RunConfig, Unit
 from common.nets import Adam, Net
 from common.replay import Batch, Replay
-from common.runs import Run, RunConfig, main
+from common.run import Run
+from common.runs import main
 from common.seeding import Streams
 
 AUTHORS = {"pi_lr": 3e-4, "q_lr": 3e-4, "batch_size": 256}  # of D3G's released code

@@ -29,10 +29,11 @@ from torch import Tensor
 import envs
 from common.agents import Actor, Stacks
 from common.evaluate import evaluate
-from common.flags import Count, Natural, NonNegative, Unit
+from common.flags import Count, Natural, NonNegative, RunConfig, Unit
 from common.nets import Adam, Net
 from common.replay import Batch, Replay
-from common.runs import Run, RunConfig, main
+from common.run import Run
+from common.runs import main
 from common.seeding import Streams
 
 

@@ -35,9 +35,10 @@ import envs
 from common.agents import Actor, Stacks
 from common.errors import UsageError
 from common.evaluate import evaluate
-from common.flags import Count, Natural, NonNegative, Unit
+from common.flags import Count, Natural, NonNegative, RunConfig, Unit
 from common.nets import Adam, Net
-from common.runs import Run, RunConfig, main
+from common.run import Run
+from common.runs import main
 from common.seeding import Streams
 
 LOG_STD = -0.5  # log of the policy's std at the start, in units of the action range [-1, 1]

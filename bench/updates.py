@@ -53,11 +53,14 @@ import iddpg
 import ippo
 import mbpo_baseline
 from bench import naive
-from common import runs
+from common.console import Once
 from common.fast import kernels, passes, record
+from common.folder import Folder
 from common.nets import MLP
 from common.ranks import Ranks
 from common.replay import Replay
+from common.run import Process, Run
+from common.signals import Signals
 from envs import partitioned
 from envs.vector import VectorEnv, mask
 
@@ -426,9 +429,9 @@ def train_row(module: ModuleType, args: argparse.Namespace) -> dict[str, Any]:
     began: list[float] = []
     ended: list[float] = []
 
-    original = runs.Run.record
+    original = Run.record
 
-    def timed(run: runs.Run, update: Any) -> Any:
+    def timed(run: Run, update: Any) -> Any:
         recorded = original(run, update)
 
         def call(*arguments: Any) -> Any:
@@ -443,10 +446,10 @@ def train_row(module: ModuleType, args: argparse.Namespace) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         cfg = module.Config(env=env, exp_name="bench", data_dir=folder, threads=1, **settings)
-        signals = runs.Signals()
+        signals = Signals()
         try:
-            with runs.Folder(cfg, name, 0) as kept, mock.patch.object(runs.Run, "record", timed):
-                run = runs.Run(cfg, [0], [kept], 0, Ranks(), signals, args.kernels)
+            with Folder(cfg, name, 0) as kept, mock.patch.object(Run, "record", timed):
+                run = Run(Process(cfg, Ranks(), signals, Once(0)), {0: kept}, kernels=args.kernels)
                 module.train(cfg, run)
                 run.close()
         finally:

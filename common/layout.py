@@ -58,7 +58,7 @@ def read_config(run: Path) -> dict[str, Any]:
     except NONSENSE as error:
         raise UsageError(f"{path}: not readable as JSON ({one_line(error)})") from None
     if not isinstance(config, dict):
-        raise UsageError(f"{path}: holds no settings but {str(config)[:40]}")
+        raise UsageError(f"{path}: not readable as JSON settings: {str(config)[:40]}")
     return config
 
 

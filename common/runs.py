@@ -1,365 +1,36 @@
-"""Flags, seeds over ranks, signals, and a group of seeds in step: all that surrounds an algorithm's training loop."""
+"""A program from its flags to its exit status: seeds shared out over ranks, trained group after group."""
 
-import argparse
 import contextlib
-import dataclasses
-import functools
 import importlib.util
-import io
 import math
-import os
-import re
 import shlex
-import shutil
-import signal
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
-from safetensors.numpy import save
-from tqdm import tqdm
 
 from common import limits
-from common.checkpoint import NONSENSE, Damaged, flatten, write_atomic
-from common.errors import (
-    SeedFailure,
-    Unwritten,
-    UsageError,
-    defect,
-    exit_status,
-    files,
-    last_words,
-    of_seeds,
-    trace,
-)
+from common.console import Once, say
+from common.errors import Unwritten, exit_status, last_words
 from common.estimates import iqm
 from common.fast import kernels
 from common.fast.kernels import Kernels
-from common.fast.record import Plain, Recorded, Update, cuda_graph, operations
-from common.flags import Count, Natural, Range, check_ranges, within
+from common.flags import parse
 from common.folder import Folder, Usage
-from common.layout import POLICY, one_line, read_progress, run_folder
-from common.log import Log, summary
+from common.layout import read_progress, run_folder
 from common.ranks import Ranks
+from common.run import Process, Run
+from common.signals import Signals, Stopped
 
-
-@dataclass(frozen=True)
-class RunConfig:
-    """The flags that every algorithm has and no paper mentions."""
-
-    env: str = "2x3HalfCheetah"  # task, as 2x3HalfCheetah, 2-4HalfCheetah, DifferentialGame-3, module:factory
-    seed: Annotated[int, Range(0, 2**32 - 1), tyro.conf.arg(aliases=["-s"])] = 0  # first seed
-    num_runs: Natural = 0  # seeds to train, seed .. seed + num_runs - 1, shared out among the ranks; 0: one per rank
-    exp_name: str = ""  # name of the experiment's folder; empty: algorithm and task
-    data_dir: str = "data"  # where experiments are kept
-    obs: Literal["own", "farama", "full"] = "own"  # agents see their own joints, Farama's default, or the whole state
-    legacy_actuators: bool = False  # drive the actuators in the order of the authors' environment, which crosses limbs
-    epochs: Count = 50  # epochs to train; a finished run goes on where more are asked for
-    steps_per_epoch: Count = 10_000  # environment steps an epoch, per seed; a test and a row of progress.txt end it
-    num_test_episodes: Count = 10  # deterministic test episodes at the end of an epoch, per seed
-    max_ep_len: Count = 1000  # steps after which a training episode is truncated
-    test_ep_len: Count = 1000  # steps after which a test episode is truncated
-    save_freq: Count = 1  # epochs between checkpoints
-    device: str = "cpu"  # where to train: cpu, cuda, cuda:1
-    threads: int = 0  # threads of this process; 0: those that the run began with, at first cores / ranks per host
-    compile: Literal["auto", "on", "off"] = "auto"  # kernels compiled for this CPU; auto: where a C++ compiler is found
-    record: Literal["auto", "on", "off"] = "auto"  # replay a record of the update; auto: where that gives the same bits
-    stop_on_divergence: bool = False  # end a seed, with status 1, whose values pass what any return can be
-    tensorboard: bool = False  # also write TensorBoard's event files
-
-    def __post_init__(self) -> None:
-        check_ranges(self)
-        within(self, threads=(0, limits.most_threads()))  # each of them takes memory
-        if "/" in self.exp_name or self.exp_name.startswith("."):
-            raise UsageError(f"--exp_name {self.exp_name!r}: is a folder below --data_dir; no / and no leading dot")
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
-            raise UsageError(f"--device {self.device!r}: known are cpu, cuda and cuda:<number>")
-
-
-FAR = 2.0  # times the largest possible return: a warning is due
+Train = Callable[[Any, Run], None]  # an algorithm's train(cfg, run)
 RETRY = 2.0  # seconds before a compiler that failed is tried again, where a run needs it to resume
-DIVERGED = "the update diverged; start anew with smaller step sizes"
 
 
-class Stopped(BaseException):
-    """A signal asked this process to end. No Exception, as an environment's step is free to catch those."""
-
-    def __init__(self, signum: int, text: str = ""):
-        super().__init__(text or f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
-
-
-class Signals:
-    """What SIGINT, SIGTERM and SIGHUP do: while `held` the first is noted, for a run to save; others end it at once.
-
-    Ending at once is safe anywhere, as files are written whole or not at all.
-    """
-
-    def __init__(self, speaks: bool = True):
-        self.held, self.signum, self.speaks = False, 0, speaks
-        self.before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        for signum, handler in self.before.items():
-            if handler is not signal.SIG_IGN:  # nohup's wish is obeyed
-                signal.signal(signum, self._on_signal)
-
-    def _on_signal(self, signum: int, frame: Any) -> None:
-        if self.signum or not self.held:
-            raise Stopped(signum)
-        self.signum = signum
-        text = f"\n{signal.Signals(signum).name}: saving after this step; again to end at once\n"
-        with contextlib.suppress(OSError):  # after SIGHUP nobody hears it
-            os.write(2, text.encode() if self.speaks else b"")  # sys.stderr's lock may be held by what is interrupted
-
-    def restore(self) -> None:
-        """Give the signals back to whom they belonged."""
-        for signum, handler in self.before.items():
-            signal.signal(signum, handler)
-
-
-class Run:
-    """A group of seeds that train in step: what an algorithm's `train` is given."""
-
-    said: ClassVar[set[str]] = set()
-
-    def __init__(
-        self,
-        config: Any,
-        seeds: Sequence[int],
-        folders: Sequence[Folder],
-        start: int,
-        ranks: Ranks,
-        signals: Signals,
-        kernels: Kernels | None = None,
-    ):
-        self.config, self.seeds, self.folders, self.ranks, self.signals = config, tuple(seeds), folders, ranks, signals
-        self.start, self.total = start, config.epochs * config.steps_per_epoch
-        self.step = 0  # that is being made; 0: none yet
-        self.kernels = kernels
-        self.log = Log(len(seeds))
-        self.diverged: set[int] = set()  # rows that were warned of
-        self.names: set[str] = set()  # of all that a checkpoint holds of the agents
-        self.parts: dict[str, Any] = {}
-        self.writers: list[Any] = []
-        self.bar = tqdm(disable=True)
-        self.name = " ".join(f"s{seed}" for seed in seeds)
-
-    def say(self, text: str) -> None:
-        """Print on rank 0, once, what every rank and group would say."""
-        if self.ranks.rank == 0 and text not in self.said:
-            self.said.add(text)
-            say(text)
-
-    def track(self, **parts: Any) -> None:
-        """Name what a checkpoint holds, objects with state_dict(row), load_state_dict(row, state), and restore it."""
-        self.parts = parts
-        limits.check(self.config, len(self.seeds), parts["env"])
-        if hasattr(parts["agents"], "use"):
-            parts["agents"].use(self.kernels)
-        if self.start == 0:
-            self._states(0)  # refuses what cannot be saved while nothing is written yet
-        progress = [self._restore(row) if self.start else "" for row in range(len(self.seeds))]
-        with files():
-            for folder, text in zip(self.folders, progress):  # nothing is changed before all of them are restored
-                folder.begin(text)
-        if self.start == 0:
-            self.save(0)  # a disk that cannot be written to is found now, and rows never stand without a checkpoint
-        else:
-            say(f"[{self.name}] goes on from step {self.start} of {self.total}")
-        if self.config.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            with files():
-                paths = [str(folder.path / "tensorboard") for folder in self.folders]
-                self.writers = [SummaryWriter(path, purge_step=self.start + 1) for path in paths]
-
-    def _restore(self, row: int) -> str:
-        """Put back one seed's checkpoint: its progress.txt. Raises Usage where it does not hold what it has to."""
-        folder, part = self.folders[row], None
-        try:
-            state = folder.checkpoints.load(self.start, self.parts.get("replay"), row)
-            if missing := [name for name in (*self.parts, "log", "folder") if name not in state]:
-                raise Damaged(f"no {missing[0]}")
-            for name, part in self.parts.items():
-                part.load_state_dict(row, state[name])
-            part = None
-            self.log.load_state_dict(row, state["log"], self.config.device)
-            return str(state["folder"]["progress"])
-        except UsageError:
-            raise
-        except (Damaged, RuntimeError, *NONSENSE) as error:
-            if part is not None and not part.load_state_dict.__module__.startswith(("common.", "envs.")):
-                raise  # an author's defect keeps its traceback
-            path = folder.checkpoints.folder / f"{self.start}.json"
-            raise Usage(
-                f"{path}: does not hold what this run saves ({one_line(error)}); move it away to go on from the one "
-                f"before it, or move {folder.path} away to start over"
-            ) from error
-
-    def record(self, update: Update) -> Update:
-        """`update`, replayed from a record where --record allows it and the record gives the same; see Recorded."""
-        on_cpu, wish = self.config.device == "cpu", self.config.record
-        if wish == "off" or (wish == "auto" and on_cpu and self.kernels is None):
-            return Plain(update)
-        make = functools.partial(operations, self.kernels) if on_cpu else cuda_graph
-        return Recorded(update, make, self.say, required=wish == "on", exact=on_cpu)
-
-    def steps(self) -> Iterator[int]:
-        """The environment steps still to do, counted from 1; saves between them when it is time or a signal came."""
-        every = self.config.save_freq * self.config.steps_per_epoch
-        tty = sys.stderr.isatty() and self.ranks.size == 1
-        self.bar = tqdm(total=self.total, initial=self.start, unit=" steps", disable=not tty, dynamic_ncols=True)
-        self.since = self.start, time.monotonic()
-        self.signals.held = True
-        self.check(self.start, observation=self.parts["env"].obs)
-        for step in range(self.start + 1, self.total + 1):
-            self.step = step
-            yield step
-            self.check(step, observation=self.parts["env"].obs)  # an episode's first, which no step has returned
-            if step % every == 0 or step == self.total or self.signals.signum:
-                self.save(step)
-            if self.signals.signum and step < self.total:
-                stop = signal.Signals(self.signals.signum)
-                raise Stopped(stop, f"[{self.name}] stopped by {stop.name}, saved at step {step}")
-            self.bar.update()
-
-    def close(self) -> None:
-        """End of the steps, whether they are done or not."""
-        self.signals.held = False
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            self.bar.close()
-        for writer in self.writers:
-            writer.close()
-
-    def save(self, step: int) -> None:
-        """Checkpoint every seed at `step`, and write its policy beside it. Nothing that is not finite is saved."""
-        states = self._states(step)
-        with files():
-            for row, (folder, state) in enumerate(zip(self.folders, states)):
-                state |= {"log": self.log.state_dict(row), "folder": {"progress": folder.rows()}}
-                # the policy first: where a checkpoint stands, its policy does too
-                write_atomic(folder.path / POLICY, save(self.parts["agents"].policy(row)))
-                folder.checkpoints.save(step, state, self.parts.get("replay"), row)
-
-    def _states(self, step: int) -> list[dict[str, Any]]:
-        """The state of every part, by row. Raises UsageError or SeedFailure where it must not be saved."""
-        self._check_losses(step)
-        states = [{name: part.state_dict(row) for name, part in self.parts.items()} for row in range(len(self.seeds))]
-        names = set(states[0]["agents"])
-        self.names = self.names or names
-        if late := sorted(names ^ self.names):
-            raise UsageError(f"agents.{late[0]} came or went after the run began: define it in Agents.__init__")
-        bad = {row: name for row, state in enumerate(states) for name in _not_finite(state["agents"])[:1]}
-        if bad:
-            raise SeedFailure({row: f"step {step}: {name} is not finite: {DIVERGED}" for row, name in bad.items()})
-        return states
-
-    def failed(self, error: BaseException) -> list[int]:
-        """The seeds that `error` ends, after saying why. Raises what ends the whole program, if only as a Defect."""
-        when = f"step {self.step}" if self.step else f"before step {self.start + 1}"
-        failure = of_seeds(error, when, len(self.seeds))
-        if not isinstance(failure, SeedFailure):
-            raise error if exit_status(error) else defect(error, f"[{self.name}] {when}")
-        said = ""
-        for row, why in failure.reasons.items():
-            kept = " (up to its last checkpoint it is kept)" if self.folders[row].checkpoints.last is not None else ""
-            text, cause = f"[s{self.seeds[row]}] failed: {why}{kept}", trace(failure.causes.get(row))
-            say(f"{text}\n{cause}" if cause not in ("", said) else text, sys.stderr)
-            said = cause or said
-        return [self.seeds[row] for row in failure.reasons]
-
-    def store(
-        self,
-        replay: Any,
-        step: int,
-        obs: np.ndarray,
-        act: np.ndarray,
-        next_obs: np.ndarray,
-        rew: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-    ) -> None:
-        """See that one environment step is finite, store it and log it. Raises SeedFailure where it is not."""
-        self.check(step, action=act, observation=next_obs, reward=rew)
-        replay.store(obs, act, next_obs, rew, terminated, truncated)
-        self.log.step(rew, terminated | truncated)
-
-    def check(self, step: int, **arrays: np.ndarray) -> None:
-        """Raise SeedFailure where something (S, ...) that this step used is NaN or infinite."""
-        for name, array in arrays.items():
-            if not np.isfinite(array).all():
-                bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(-1))
-                raise SeedFailure(
-                    {int(row): f"step {step}: {name} is not finite: {_first_bad(array[row])}" for row in bad}
-                )
-
-    def _check_losses(self, step: int) -> None:
-        for name, total in self.log.sums.items():
-            bad = np.flatnonzero(~np.isfinite(total.cpu().numpy()))
-            if len(bad):
-                raise SeedFailure({int(row): f"step {step}: {name} is {float(total[row])}: {DIVERGED}" for row in bad})
-
-    def _check_values(self, step: int) -> None:
-        """Warn once of a seed whose values pass what any return can be by FAR; with --stop_on_divergence, end it."""
-        bound = self.log.largest_rew / max(1 - getattr(self.config, "gamma", 1.0), 1e-12)
-        for name, values in self.log.last.items():
-            if not name.endswith("Vals"):
-                continue
-            largest = values.detach().abs().amax(-1).cpu().numpy()  # (S,)
-            rows = [row for row in np.flatnonzero(largest > FAR * bound + 1) if row not in self.diverged]
-            texts = {
-                int(row): f"step {step}: the mean {name} of a batch is {largest[row]:.3g}, where no return can pass "
-                f"{bound[row]:.3g} (the largest reward seen, {self.log.largest_rew[row]:.3g}, over 1 - gamma)"
-                for row in rows
-            }
-            self.diverged |= texts.keys()
-            if texts and self.config.stop_on_divergence:
-                raise SeedFailure({row: f"{text}: {DIVERGED}" for row, text in texts.items()})
-            for row, text in texts.items():
-                say(f"[s{self.seeds[row]}] WARNING: {text}; the learner diverges", sys.stderr)
-
-    def end_epoch(self, step: int, returns: np.ndarray, lengths: np.ndarray) -> None:
-        """Write and show one row a seed: the log's means, and the tests' returns and lengths (S, E)."""
-        self._check_losses(step)
-        self._check_values(step)
-        self.check(step, **{"return of a test episode": returns})
-        seconds, now = self.log.time(), time.monotonic()
-        rate = (step - self.since[0]) / (now - self.since[1])  # of this epoch: early ones without updates are faster
-        left, self.since = _clock((self.total - step) / rate), (step, now)
-        for row, folder in enumerate(self.folders):
-            log = self.log.row(row)
-            episodes = {name: log.pop(name) for name in list(log) if "Ep" in name}
-            columns = {"Epoch": step // self.config.steps_per_epoch, **episodes}
-            columns |= {**summary("TestEpRet", returns[row].tolist()), "TestEpLen": lengths[row].mean()}
-            columns |= {"TotalEnvInteracts": step, **log, "Time": seconds}
-            with files():
-                folder.append(columns)
-                for name, value in columns.items() if self.writers else ():
-                    self.writers[row].add_scalar(name, value, step)
-            line = (
-                f"[s{self.seeds[row]}] epoch {columns['Epoch']}/{self.config.epochs}  step {step}  "
-                f"train {columns['AverageEpRet']:.1f}  "
-                f"test {columns['AverageTestEpRet']:.1f} +- {columns['StdTestEpRet']:.1f}  "
-                + "".join(f"{name} {value:.3g}  " for name, value in log.items())
-                + f"{rate:.0f} steps/s  {left} left"
-            )
-            with tqdm.external_write_mode():  # above the bar, where there is one
-                say(line)
-        self.log.clear()
-
-
-def main(
-    config_class: type,
-    defaults: Callable[[str, str], dict[str, Any]],
-    train: Callable[[Any, Run], None],
-    doc: str | None,
-) -> None:
+def main(config_class: type, defaults: Callable[[str, str], dict[str, Any]], train: Train, doc: str | None) -> None:
     """Parse the flags, share out the seeds, train them, report, and exit with a status that tells how it went.
 
     defaults(env, obs) are the settings that the paper used with a task; flags override them. Status 0: all seeds
@@ -377,65 +48,20 @@ def main(
         sys.exit(exit_status(error))
     signals = Signals(speaks=ranks.rank == 0)
     try:
-        sys.exit(_train_all(config, train, algorithm, ranks, signals))
+        sys.exit(_train_all(Process(config, ranks, signals, Once(ranks.rank)), train, algorithm))
     except Stopped as stop:  # while it waited for the other ranks
         sys.exit(128 + stop.signum)
     finally:
         signals.restore()
 
 
-def parse(
-    config_class: type,
-    defaults: Callable[[str, str], dict[str, Any]],
-    doc: str | None,
-    algorithm: str,
-    quiet: bool = False,
-) -> Any:
-    """The configuration of sys.argv: the class's defaults, the task's, the flags. Raises UsageError, SystemExit."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--env", default=config_class.env)
-    first.add_argument("--obs", default=getattr(config_class, "obs", "full"))  # the games have no such choice
-    try:
-        known, _ = first.parse_known_args()
-    except argparse.ArgumentError as error:
-        raise UsageError(f"{error}; --help explains the flags") from None
-    settings = {"env": known.env, **defaults(known.env, known.obs)}
-    default = config_class(**settings)
-    for field in dataclasses.fields(default):  # what it derived from other flags, it has to derive from those given
-        if field.name in settings or field.default is not dataclasses.MISSING:
-            object.__setattr__(default, field.name, settings.get(field.name, field.default))
-    out, err = (io.StringIO() if quiet else sys.stdout), io.StringIO()  # one rank's --help is enough
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            paragraphs = (doc or "").strip().split("\n\n")
-            summary = "\n".join(map(_wrap, dict.fromkeys([paragraphs[0], paragraphs[-1]])))  # it, and what ranks are
-            config = tyro.cli(
-                config_class, prog=f"{algorithm}.py", description=summary, default=default, use_underscores=True
-            )
-    except SystemExit as end:
-        if end.code:  # tyro draws a box of its message under a title: one line of it is asked for here
-            box = [line.strip("│╭╰╮╯─ ") for line in err.getvalue().splitlines()]
-            text = re.sub(r"Error parsing \w+: |For full helptext.*|Argument helptext:.*", "", " ".join(box[1:]))
-            text = " ".join(text.split()).rstrip(".").replace(" Perhaps you meant:", "; perhaps you meant")
-            raise UsageError(f"{text}; --help explains the flags") from None
-        raise
-    name = config.exp_name or f"{algorithm}_{re.sub(r'[^A-Za-z0-9-]+', '-', config.env)}"
-    return dataclasses.replace(config, exp_name=name)
-
-
-def _wrap(text: str) -> str:
-    """Indented lines of the terminal's width: tyro joins those that begin with a letter and never wraps, so that
-    terminals would break words."""
-    text, width = " ".join(text.split()), shutil.get_terminal_size().columns
-    return textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ", break_long_words=False)
-
-
-def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, ranks: Ranks, signals: Signals) -> int:
+def _train_all(process: Process, train: Train, algorithm: str) -> int:
     """Train this rank's seeds and wait for the other ranks; the exit status. Rank 0 shows all seeds in a table."""
+    config, ranks, signals = process.config, process.ranks, process.signals
     seeds = range(config.seed, config.seed + (config.num_runs or ranks.size))
     status, last_word = 0, ""
     try:
-        status = _train_seeds(config, train, algorithm, ranks, signals, seeds)
+        status = _train_seeds(process, train, algorithm, seeds)
     except Stopped as stop:
         status, last_word = 128 + stop.signum, str(stop)
     except Exception as error:  # the other ranks go on, the status tells
@@ -456,19 +82,10 @@ def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, r
     return status
 
 
-def _train_seeds(
-    config: Any,
-    train: Callable[[Any, Run], None],
-    algorithm: str,
-    ranks: Ranks,
-    signals: Signals,
-    seeds: Sequence[int],
-) -> int:
+def _train_seeds(process: Process, train: Train, algorithm: str, seeds: Sequence[int]) -> int:
     """Train this rank's share of the seeds, group after group: 0, or 1 if some failed. Raises UsageError, Stopped."""
-    if config.device != "cpu" and int(config.device[5:] or 0) >= torch.cuda.device_count():
-        raise Usage(f"--device {config.device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
-    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise Usage("--tensorboard: it is not installed; pip install tensorboard")
+    config, ranks = process.config, process.ranks
+    _refuse_what_is_not_here(config)
     mine = seeds[ranks.rank :: ranks.size]
     limits.check_seeds(len(mine))
     limits.check(config, len(mine))
@@ -485,18 +102,26 @@ def _train_seeds(
             compiled, engine = _compile(config, max(folders[seed].compile for seed in group), threads)
             for seed in group:
                 folders[seed].threads, folders[seed].compile = threads, compiled
-            run = Run(config, group, [folders[seed] for seed in group], start, ranks, signals, engine)
+            run = Run(process, {seed: folders[seed] for seed in group}, start, engine)
             try:
                 train(config, run)
             except (Exception, SystemExit) as error:
                 status = 1
-                if isinstance(error, MemoryError) and not signals.held:
+                if isinstance(error, MemoryError) and not process.signals.held:
                     raise Usage(f"not enough memory for these flags ({error}); give smaller numbers") from None
                 failed = run.failed(error)
                 pending = [*_pending(config, {seed: folders[seed] for seed in group if seed not in failed}), *pending]
             finally:
                 run.close()
     return status
+
+
+def _refuse_what_is_not_here(config: Any) -> None:
+    """Raise Usage where a flag asks for a device or a package that this machine does not have."""
+    if config.device != "cpu" and int(config.device[5:] or 0) >= torch.cuda.device_count():
+        raise Usage(f"--device {config.device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise Usage("--tensorboard: it is not installed; pip install tensorboard")
 
 
 def _compile(config: Any, began: str, threads: int) -> tuple[str, Kernels | None]:
@@ -576,27 +201,3 @@ def _table(config: Any, seeds: Sequence[int]) -> str:
         )
     title = f"{config.exp_name}: mean return of the last test episodes"
     return "\n".join([title, f"{'seed':>8} {'steps':>10} {'return':>12}", *lines, f"curve: python plot.py {parent}"])
-
-
-def _not_finite(state: dict[str, Any]) -> list[str]:
-    """Names of the arrays that hold a NaN or an infinity."""
-    return [name for name, array in flatten(state)[0].items() if not np.isfinite(array).all()]
-
-
-def _first_bad(array: np.ndarray) -> str:
-    """'nan, agent 1, number 0' for an array (N, O), 'inf, episode 3' for one (E,), 'nan' for a number."""
-    index = tuple(np.argwhere(~np.isfinite(array))[0])
-    names = ((), ("episode",), ("agent", "number"))[array.ndim]
-    return ", ".join([str(array[index]), *(f"{name} {i}" for name, i in zip(names, index))])
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
-
-
-def say(text: str, file: Any = None) -> None:
-    """Print whole lines at once. Where nobody listens any more, training goes on: progress.txt has it all."""
-    file = file or sys.stdout
-    with contextlib.suppress(OSError):
-        file.write(text + "\n")  # one write: lines of several ranks do not mix
-        file.flush()

@@ -36,8 +36,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from common.console import say
+from common.flags import within
 from common.layout import PROGRESS, read_table
-from common.runs import say, within
 from games.shared import Seed, main, write_table
 
 N_ACT = 3  # actions of either agent

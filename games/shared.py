@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from common.checkpoint import write_atomic
+from common.console import say
 from common.errors import UsageError
+from common.flags import parse
 from common.layout import CONFIG, PROGRESS, differences, read_config, refuse_names, refuse_strays, run_folder
-from common.runs import parse, say
 
 
 def main(

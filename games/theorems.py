@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.console import say
 from common.parser import Parser, number
-from common.runs import say
 from curves.style import COLOURS, SUFFIXES, canvas, save
 
 A = 3  # actions of either agent

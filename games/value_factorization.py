@@ -45,8 +45,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import elu, one_hot
 
+from common.console import say
+from common.flags import within
 from common.layout import PROGRESS, read_progress
-from common.runs import say, within
 from games.shared import Seed, main, write_table
 
 N, A = 2, 3  # agents, actions of each

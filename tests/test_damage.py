@@ -309,7 +309,7 @@ def test_an_empty_folder_does_not_stay_behind_but_one_of_the_users_does(tmp_path
 @pytest.mark.parametrize("damage", [filled, lambda path: path.write_text(DEEP), lambda path: path.write_text("[]")])
 def test_programs_without_checkpoints_refuse_a_damaged_config_too(tmp_path, damage):
     damage(tmp_path / "config.json")
-    with pytest.raises(UsageError, match=r"config\.json: (not readable as JSON|is no regular file|holds no settings)"):
+    with pytest.raises(UsageError, match=r"config\.json: (not readable as JSON|is no regular file)"):
         Seed(tmp_path, {"a": 1}).finished()
 
 

@@ -20,7 +20,7 @@ from pettingzoo import ParallelEnv
 import envs
 import iddpg
 import ippo
-from common import runs
+from common import flags
 from common.checkpoint import Checkpoints
 from common.errors import UsageError
 from common.folder import Folder
@@ -248,7 +248,7 @@ def test_an_update_that_calls_exit_is_a_defect_and_no_success(monkeypatch, data_
 
 
 def test_a_defect_of_a_config_is_not_taken_for_a_users_mistake(monkeypatch, data_dir, capsys):
-    monkeypatch.setattr(runs, "check_ranges", lambda config: int("x"))
+    monkeypatch.setattr(flags, "check_ranges", lambda config: int("x"))
     with pytest.raises(ValueError, match="invalid literal"):
         run(data_dir, capsys)
 
@@ -268,7 +268,7 @@ def test_an_update_that_draws_from_a_global_generator_is_refused_in_one_line(mon
 
 
 def test_no_users_mistake_is_a_plain_value_error():
-    """But for a network's input of another shape, which is its author's."""
+    """But for inputs of another shape, of networks and of loaded policies, which are their author's."""
     files = [*ROOT.glob("common/**/*.py"), *ROOT.glob("envs/*.py")]
     files += [ROOT / f"{name}.py" for name in ("d3g", "i2q_ddpg", "i2q_expectile", "iddpg", "ippo", "mbpo_baseline")]
     plain = {
@@ -277,7 +277,7 @@ def test_no_users_mistake_is_a_plain_value_error():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and ast.unparse(node.exc.func) == "ValueError"
     }
-    assert plain == {"passes.py"}
+    assert plain == {"passes.py", "policy.py"}
 
 
 # --env package.module:factory
@@ -415,7 +415,7 @@ def test_agents_that_cannot_be_saved_leave_no_folder(monkeypatch, data_dir, caps
 def rollout(monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
     """What ippo.py makes of these flags."""
     monkeypatch.setattr(sys, "argv", ["ippo.py", *flags])
-    from common.runs import parse
+    from common.flags import parse
 
     return parse(ippo.Config, ippo.defaults, ippo.__doc__, "ippo").rollout
 

@@ -10,7 +10,7 @@ import i2q_expectile
 import iddpg
 import ippo
 import mbpo_baseline
-from common.runs import parse
+from common.flags import parse
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])

@@ -30,6 +30,7 @@ import iddpg
 from common import checkpoint, runs
 from common.checkpoint import Checkpoints
 from common.replay import Replay
+from common.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {"hid": 4, "steps_per_epoch": 40, "update_after": 20, "update_every": 10, "updates": 2, "batch_size": 4}
@@ -48,7 +49,6 @@ def start(monkeypatch, tmp_path, capfd):
     def start(algorithm: Any = i2q_ddpg, train: Any = None, **flags: Any) -> tuple[int, str, str]:
         flags = {"data_dir": tmp_path / "data", **flags}
         monkeypatch.setattr(sys, "argv", argv_of(f"{algorithm.__name__}.py", flags))
-        monkeypatch.setattr(runs.Run, "said", set())
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
             runs.main(algorithm.Config, algorithm.defaults, train or algorithm.train, algorithm.__doc__)
@@ -63,15 +63,15 @@ def at_step(monkeypatch):
     """at_step(k, action) has a running process do `action` during environment step k, once."""
 
     def at_step(k: int, action: Any) -> None:
-        check = runs.Run.check
+        check = Run.check
 
-        def patched(self: runs.Run, step: int, **arrays: np.ndarray) -> None:
+        def patched(self: Run, step: int, **arrays: np.ndarray) -> None:
             if step == k and "action" in arrays:
-                monkeypatch.setattr(runs.Run, "check", check)
+                monkeypatch.setattr(Run, "check", check)
                 action()
             check(self, step, **arrays)
 
-        monkeypatch.setattr(runs.Run, "check", patched)
+        monkeypatch.setattr(Run, "check", patched)
 
     return at_step
 
@@ -277,7 +277,7 @@ def test_a_second_signal_ends_at_once_and_damages_nothing(start, at_step, tmp_pa
 
 
 def test_a_signal_before_training_ends_at_once(start, tmp_path):
-    def train(cfg: Any, run: runs.Run) -> None:
+    def train(cfg: Any, run: Run) -> None:
         signal.raise_signal(signal.SIGTERM)
 
     status, _, err = start(train=train, **GAME)

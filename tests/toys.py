@@ -14,7 +14,8 @@ from torch import Tensor
 
 from common.nets import MLP, Adam
 from common.replay import Batch
-from common.runs import Run, main
+from common.run import Run
+from common.runs import main
 from envs.vector import VectorEnv, mask
 
 WIDTHS = (2, 4, 3), (2, 1, 3)  # observations and actions of three unequal agents

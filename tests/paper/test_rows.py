@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from common import runs
+from common import flags
 from paper.figures import CHEETAH, FIGURES, GAME
 from paper.runs import GAMES, SCALES, defaults_of, experiment, is_game, matches, rows
 
@@ -49,7 +49,7 @@ def test_every_row_is_a_command_that_its_program_takes(scale, monkeypatch):
         module = program(row.program)
         defaults = getattr(module, "defaults", lambda env, obs: {})
         monkeypatch.setattr(sys, "argv", [f"{row.program}.py", "--env", row.task, *row.flags])
-        config = vars(runs.parse(module.Config, defaults, "", row.program))
+        config = vars(flags.parse(module.Config, defaults, "", row.program))
         assert matches({key: v for key, v in config.items() if key != "learners"}, row.flags), row
 
 
