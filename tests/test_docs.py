@@ -21,6 +21,10 @@ from unittest import mock
 
 import pytest
 import tyro
+from safetensors.numpy import save_file
+
+import envs
+import i2q_ddpg
 
 ROOT = next(parent for parent in Path(__file__).parents if (parent / "pyproject.toml").is_file())
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/README.md"]
@@ -269,8 +273,17 @@ def test_the_site_builds_without_a_warning(tmp_path):
 # What is said
 
 
+def leave_policy(data: Path) -> None:
+    """What README loads."""
+    env = envs.make("2x3HalfCheetah", [0])
+    folder = data / "i2q_ddpg_2x3HalfCheetah/i2q_ddpg_2x3HalfCheetah_s0"
+    folder.mkdir(parents=True)
+    save_file(i2q_ddpg.Agents(env, i2q_ddpg.Config(hid=8), (0,)).policy(0), folder / "policy.safetensors")
+
+
 @every_page
 def test_python_in_the_text_runs_and_quotes_are_true(page, tmp_path, monkeypatch, capsys):
+    leave_policy(tmp_path / "data")
     namespace: dict[str, Any] = {"__name__": "docs"}
     for info, block in fences(page, "python"):
         if title := re.search(r'title="([^"]+)"', info):
