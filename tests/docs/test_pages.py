@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import itertools
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT
+from helpers import ALGORITHMS, ROOT
 from helpers.pages import CODE, FENCE, PAGES, commands, every_page, fences, prose
 from safetensors.numpy import save_file
 
@@ -90,17 +91,15 @@ def test_python_in_the_text_runs_and_quotes_are_true(page, tmp_path, monkeypatch
 
 def test_metrics_has_every_column_that_a_learner_writes():
     text = (ROOT / "docs/metrics.md").read_text()
-    for path in [*ROOT.glob("*.py"), ROOT / "games/matrix_games.py", ROOT / "games/value_factorization.py"]:
-        functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
-        for function in functions:
-            if function.name not in ("update", "run"):
-                continue
-            for node in ast.walk(function):
-                name = node.value if isinstance(node, ast.Constant) else None
-                if isinstance(name, str) and re.fullmatch(r"[A-Z]\w*[a-z]\w*", name):
-                    assert f"`{name}`" in text or name in OTHERS, f"{path.name}: {name}"
-    section = {path.stem for path in ROOT.glob("*.py") if re.search(r"^def update\(", path.read_text(), re.M)}
-    assert section and all(f"`{name}.py`" in text for name in section)
+    learners = [ROOT / f"{name}.py" for name in ALGORITHMS]
+    for path in (*learners, ROOT / "games/matrix_games.py", ROOT / "games/value_factorization.py"):
+        body = ast.parse(path.read_text()).body
+        writers = [node for node in body if isinstance(node, ast.FunctionDef) and node.name in ("update", "run")]
+        for node in itertools.chain.from_iterable(map(ast.walk, writers)):
+            name = node.value if isinstance(node, ast.Constant) else None
+            if isinstance(name, str) and re.fullmatch(r"[A-Z]\w*[a-z]\w*", name):
+                assert f"`{name}`" in text or name in OTHERS, f"{path.name}: {name}"
+    assert all(f"`{path.name}`" in text for path in learners)
     for name in ("EpRet", "TestEpRet"):
         assert all(f"`{kind}{name}`" in text for kind in ("Average", "Std", "Max", "Min"))
 

@@ -103,7 +103,7 @@ def _check_words(words: list[str], aliases: dict[str, str]) -> None:
 def _check_python(argv: list[str], aliases: dict[str, str]) -> None:
     if argv[0] == "sweep.py":
         with tempfile.TemporaryDirectory() as scratch:
-            flags = [*argv[1:], "--data_dir", scratch]
+            flags = [aliases.get(argv[1], argv[1]), *argv[2:], "--data_dir", scratch]
             for experiment in importlib.import_module("sweep").arguments(flags)[1]:
                 _check_python(experiment.command, aliases)
     elif argv[0] != "-m":

@@ -11,13 +11,8 @@ import pytest
 
 from helpers import ROOT
 
-ROOT = next(parent for parent in Path(__file__).parents if (parent / "pyproject.toml").is_file())
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    ROOT / "results/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+NAMES = ("README.md", "CONTRIBUTING.md", "results/README.md")
+PAGES = [*(ROOT / name for name in NAMES), *sorted((ROOT / "docs").glob("*.md"))]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.M | re.S)
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
