@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 
 import pytest
 from helpers import ROOT
@@ -31,6 +32,15 @@ def test_no_command_hides_in_another_kind_of_block(page):
         assert len(words) < 2 or not PROGRAM.match(words[0]), f"put it into a fence of sh: {line}"
 
 
+def test_the_makefile_starts_programs_with_flags_that_they_take():
+    targets = ["run", "game", "figures", "docs", "bench"]
+    recipe = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    started = [line for line in recipe.replace("\\\n", " ").splitlines() if " .venv/bin/" in f" {line}"]
+    assert len(started) >= 7
+    for line in started:
+        check(line, {})
+
+
 def test_a_command_that_no_program_takes_is_found():
     for command in (
         "python iddpg.py --no_such_flag 1",
@@ -52,7 +62,7 @@ def options() -> set[str]:
     for module in ("bench", "paper.run_all", "games.theorems", "games.ideal_values"):
         check(f"python -m {module} --help", {})
     known = {option for parser in PARSERS for option in parser._option_string_actions}
-    paths = [*ROOT.glob("*.py"), *ROOT.glob("games/*.py"), *ROOT.glob("examples/*.py"), ROOT / "common/runs.py"]
+    paths = [path for folder in (".", "common", "games", "examples") for path in (ROOT / folder).glob("*.py")]
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):
