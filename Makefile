@@ -1,5 +1,7 @@
 # make run    the environment, then the main job in a size that ends within about two minutes on two cores, and its curve
+# make game   a one-agent game, solved to its optimum by five seeds in half a minute, and its curve
 # make figures  the paper's figures and a report, from the shipped curves
+# make docs   the documentation as a web site, in build/site
 # make setup  the environment alone: .venv, from requirements.lock
 # make bench  the speed of updates, environments and training on this machine, in about three minutes of a free core
 # make test   every test          make check  lint, format and types          make clean  forget .venv and the caches, keep data/
@@ -9,17 +11,29 @@ BIN := .venv/bin
 RUN_NAME ?= quick_2x3HalfCheetah
 RUN_FLAGS ?= --epochs 6 --steps_per_epoch 1000 --start_steps 1000 --update_after 1000 --num_test_episodes 2
 
-.PHONY: run figures bench setup test check format lock clean
+GAME_FLAGS := --num_runs 5 --epochs 8 --steps_per_epoch 1000 --update_after 1000 --updates 25 --uniform_every 2 \
+  --hid 64 --gamma 0.9 --polyak 0.98 --num_test_episodes 20 --test_ep_len 50
+
+.PHONY: run game figures docs bench setup test check format lock clean
 
 run: setup
 	$(BIN)/mpirun -np 5 $(BIN)/python i2q_ddpg.py --env 2x3HalfCheetah --exp_name $(RUN_NAME) $(RUN_FLAGS)
 	$(BIN)/python plot.py data/$(RUN_NAME) --out data/$(RUN_NAME).png
 	@echo "The curve of these five seeds: $(CURDIR)/data/$(RUN_NAME).png"
 
+game: setup
+	$(BIN)/python iddpg.py --env DifferentialGame-1 --exp_name game $(GAME_FLAGS)
+	$(BIN)/python plot.py data/game --out data/game.png
+
 # From results/ alone, nothing is trained; panels whose runs are missing say so.
 figures: setup
 	$(BIN)/python plot.py --all-figures
 	$(BIN)/python plot.py --report
+
+# The lock as a constraint: the site's tools must not move a version that is tested.
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --constraint requirements.lock '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: setup
 	$(BIN)/python -m bench
@@ -50,11 +64,11 @@ format: setup
 	$(BIN)/ruff format .
 
 # For maintainers, with uv on PATH: one lock for Python 3.10 to 3.13 on every system. A CUDA build of torch pins its own CUDA
-# packages exactly, and the CPU build has none, so they stay out.
+# packages exactly, and the CPU build has none, so they stay out. So does the extra "docs": no test needs it.
 lock:
 	{ echo "# The versions that are tested; pyproject.toml has the ranges. Made by: make lock"; \
-	  echo torch==2.13.0 | uv pip compile --universal --python-version 3.10 --all-extras --no-header --no-annotate --quiet \
-	    --constraints - pyproject.toml | grep -Ev '^(cuda-|nvidia-|triton)'; } > requirements.lock.new
+	  echo torch==2.13.0 | uv pip compile --universal --python-version 3.10 --no-header --no-annotate --quiet \
+	    --extra video --extra tensorboard --extra dev --constraints - pyproject.toml | grep -Ev '^(cuda-|nvidia-|triton)'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
 clean:
