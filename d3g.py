@@ -62,7 +62,7 @@ class Config(RunConfig):
     batches: Literal["shared", "apart"] = "apart"  # one draw of replay indices per seed, or one per agent
     replay_size: Count = 500_000  # transitions that an agent remembers
     start_steps: Natural = 10_000  # environment steps with uniform actions, per seed
-    uniform_every: Natural = 0  # episodes: every so many-th acts uniformly for the whole run; 0: none does
+    uniform_every: Natural = 0  # every k-th episode acts uniformly, for the whole run; 0: none
     update_after: Natural = 1_000  # environment steps before the first update
     update_every: Count = 50  # environment steps between blocks of updates
     updates: Count = 50  # updates in a block

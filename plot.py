@@ -60,7 +60,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("LOGDIR is missing; or give --figure N, --all-figures or --report")
     picture = args.out and Path(args.out).suffix.lower() in SUFFIXES
     if args.out and args.paper and picture:
-        parser.error(f"--out {args.out!r}: a figure is written as .png and .pdf, so a folder is asked for")
+        parser.error(f"--out {args.out!r}: a figure is written as .png and .pdf, give a folder")
     if args.out and not args.paper and not picture:
         parser.error(f"--out {args.out!r}: the name must end in one of {' '.join(SUFFIXES)}")
     args.out = Path(args.out or ("data/figures" if args.paper else beside(args.logdir[0])))

@@ -72,7 +72,7 @@ class Ddpg(Learner):
         next_q = evaluate(self.q_targ, next_obs, torch.tanh(self.pi_targ(next_obs)))
         return rew + self.cfg.gamma * (1 - terminated) * next_q
 
-    def improve(self, obs: Tensor) -> None:
+    def climb(self, obs: Tensor) -> None:
         step(self.pi_adam, -evaluate(self.q, obs, torch.tanh(self.pi(obs))).mean())
 
     def update(self, obs: Tensor, act: Tensor, next_obs: Tensor, rew: Tensor, terminated: Tensor) -> None:
@@ -81,7 +81,7 @@ class Ddpg(Learner):
         error = y - evaluate(self.q, obs, act)
         weight = torch.where(error < 0, self.cfg.negative_td, 1.0)
         step(self.q_adam, (weight * error).square().mean())
-        self.improve(obs)
+        self.climb(obs)
         track(self.pi_targ, self.pi, self.cfg.polyak)
         track(self.q_targ, self.q, self.cfg.polyak)
 
@@ -134,7 +134,7 @@ class I2q(Ddpg):
             if released:
                 y = torch.minimum(y, self.target(next_obs, rew, terminated))
         step(self.q_adam, (evaluate(self.q, obs, act) - y).square().mean())
-        self.improve(obs)
+        self.climb(obs)
         track(self.pi_targ, self.pi, cfg.polyak)
         track(self.q_targ, self.q, cfg.polyak)
         track(self.qss_targ, self.qss, cfg.polyak)
@@ -190,7 +190,7 @@ class Expectile(Ddpg):
             track(self.q2_targ, self.q2, cfg.polyak)
             track(self.pi_targ, self.pi, cfg.polyak)
         else:
-            self.improve(obs)
+            self.climb(obs)
         track(self.q_targ, self.q, cfg.polyak)
         track(self.qss_targ, self.qss, cfg.polyak)
 

@@ -38,7 +38,7 @@ def beyond_returns(log: Log, gamma: float) -> dict[int, str]:
         largest = values.detach().abs().amax(-1).cpu().numpy()  # (S,)
         for row in map(int, np.flatnonzero(largest > FAR * bound + 1)):
             found[row] = (
-                f"the mean {name} of a batch is {largest[row]:.3g}, where no return can pass {bound[row]:.3g} (the "
+                f"the mean {name} of a batch is {largest[row]:.3g}, but no return can exceed {bound[row]:.3g} (the "
                 f"largest reward seen, {log.largest_rew[row]:.3g}, over 1 - gamma)"
             )
     return found

@@ -24,7 +24,9 @@ class Unwritten(Exception):
     exit_status = 1
 
     def __init__(self, error: OSError):
-        super().__init__(f"{error}; what was saved before is whole: make room or mend it, and give the command again")
+        super().__init__(
+            f"{error}; what was saved before is intact: free some space or fix the problem, then rerun the command"
+        )
 
 
 class Defect(Exception):
@@ -66,7 +68,7 @@ def of_seeds(error: BaseException, when: str, n_seeds: int) -> BaseException:
 def defect(error: BaseException, when: str) -> Defect:
     """The Defect whose cause is `error`, or that says where it called sys.exit."""
     if not isinstance(error, SystemExit):
-        found = Defect(f"{when}: {type(error).__name__}, which is a defect of the program:")
+        found = Defect(f"{when}: {type(error).__name__}, a bug in the program:")
         found.__cause__ = error
         return found
     last = traceback.extract_tb(error.__traceback__)[-1]

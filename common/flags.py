@@ -43,8 +43,8 @@ class RunConfig:
     exp_name: str = ""  # name of the experiment's folder; empty: algorithm and task
     data_dir: str = "data"  # where experiments are kept
     obs: Literal["own", "farama", "full"] = "own"  # agents see their own joints, Farama's default, or the whole state
-    legacy_actuators: bool = False  # drive the actuators in the order of the authors' environment, which crosses limbs
-    epochs: Count = 50  # epochs to train; a finished run goes on where more are asked for
+    legacy_actuators: bool = False  # use the authors' actuator order, in which agents drive other agents' limbs
+    epochs: Count = 50  # epochs to train; a larger number extends a finished run
     steps_per_epoch: Count = 10_000  # environment steps an epoch, per seed; a test and a row of progress.txt end it
     num_test_episodes: Count = 10  # deterministic test episodes at the end of an epoch, per seed
     max_ep_len: Count = 1000  # steps after which a training episode is truncated

@@ -55,7 +55,7 @@ class Folder:
             old = read_config(self.path) if os.path.lexists(path) else self.config
         except UsageError as error:
             text = str(error)
-            return text if ";" in text else f"{text}; mend it, or give another --exp_name"
+            return text if ";" in text else f"{text}; fix it, or give another --exp_name"
         try:
             self._take_over(path, old)
         except UsageError as error:
@@ -68,11 +68,11 @@ class Folder:
         threads, compiled, most = old.get("threads", 0), old.get("compile", ""), most_threads()
         if not self.config["threads"] and not (type(threads) is int and 0 <= threads <= most):
             raise UsageError(
-                f"{path}: threads {short(repr(threads))}: must be a whole number within 0 .. {most}; mend it, or give "
+                f"{path}: threads {short(repr(threads))}: must be a whole number within 0 .. {most}; fix it, or give "
                 "--threads"
             )
         if compiled not in ("", "auto", "on", "off"):
-            raise UsageError(f"{path}: compile {short(repr(compiled))}: must be 'on' or 'off'; mend it")
+            raise UsageError(f"{path}: compile {short(repr(compiled))}: must be 'on' or 'off'; fix it")
         self.threads, self.compile = (0 if self.config["threads"] else threads), compiled
 
     def __enter__(self) -> "Folder":

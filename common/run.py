@@ -25,7 +25,7 @@ from common.log import Log, summary
 from common.ranks import Ranks
 from common.signals import Signals, Stopped
 
-DIVERGED = "the update diverged; start anew with smaller step sizes"
+DIVERGED = "the update diverged; start over with smaller learning rates"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Run:
         if self.start == 0:
             self.save(0)  # a disk that cannot be written to is found now, and rows never stand without a checkpoint
         else:
-            say(f"[{self.name}] goes on from step {self.start} of {self.total}")
+            say(f"[{self.name}] resuming from step {self.start} of {self.total}")
         if self.config.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -98,7 +98,7 @@ class Run:
                 raise  # an author's defect keeps its traceback
             path = folder.checkpoints.folder / f"{self.start}.json"
             raise Usage(
-                f"{path}: does not hold what this run saves ({one_line(error)}); move it away to go on from the one "
+                f"{path}: does not hold what this run saves ({one_line(error)}); move it away to resume from the one "
                 f"before it, or move {folder.path} away to start over"
             ) from error
 
@@ -154,7 +154,7 @@ class Run:
         names = set(states[0]["agents"])
         self.names = self.names or names
         if late := sorted(names ^ self.names):
-            raise UsageError(f"agents.{late[0]} came or went after the run began: define it in Agents.__init__")
+            raise UsageError(f"agents.{late[0]} was added or removed during the run: define it in Agents.__init__")
         bad = {row: name for row, state in enumerate(states) for name in checks.bad_arrays(state["agents"])[:1]}
         if bad:
             raise SeedFailure({row: f"step {step}: {name} is not finite: {DIVERGED}" for row, name in bad.items()})
@@ -168,7 +168,7 @@ class Run:
             raise error if exit_status(error) else defect(error, f"[{self.name}] {when}")
         said = ""
         for row, why in failure.reasons.items():
-            kept = " (up to its last checkpoint it is kept)" if self.folders[row].checkpoints.last is not None else ""
+            kept = " (kept up to its last checkpoint)" if self.folders[row].checkpoints.last is not None else ""
             text, cause = f"[s{self.seeds[row]}] failed: {why}{kept}", trace(failure.causes.get(row))
             say(f"{text}\n{cause}" if cause not in ("", said) else text, sys.stderr)
             said = cause or said
@@ -210,7 +210,7 @@ class Run:
         if texts and self.config.stop_on_divergence:
             raise SeedFailure({row: f"{text}: {DIVERGED}" for row, text in texts.items()})
         for row, text in texts.items():
-            say(f"[s{self.seeds[row]}] WARNING: {text}; the learner diverges", sys.stderr)
+            say(f"[s{self.seeds[row]}] WARNING: {text}; training diverges", sys.stderr)
 
     def end_epoch(self, step: int, returns: np.ndarray, lengths: np.ndarray) -> None:
         """Write and show one row a seed: the log's means, and the tests' returns and lengths (S, E)."""

@@ -76,7 +76,7 @@ def _train_all(process: Process, train: Train, algorithm: str) -> int:
     if ranks.rank == 0 and status > 128:
         mpirun = Path(sys.executable).with_name("mpirun")
         launcher = [str(mpirun if mpirun.exists() else "mpirun"), "-np", str(ranks.size)] if ranks.size > 1 else []
-        say(f"to go on: {shlex.join([*launcher, *sys.orig_argv])}", sys.stderr)
+        say(f"to resume: {shlex.join([*launcher, *sys.orig_argv])}", sys.stderr)
     elif ranks.rank == 0 and status < 2 and (Path(config.data_dir) / config.exp_name).exists():  # one that began
         say(_table(config, seeds))
     return status
@@ -140,11 +140,11 @@ def _compile(config: Any, began: str, threads: int) -> tuple[str, Kernels | None
                 raise Usage(f"--compile on: {error}; --compile off does without") from None
             if began == "on" and last:  # without them the run would go on with other last bits
                 raise Usage(
-                    f"this run began with compiled kernels, and they cannot be had now: {error}; mend that, or give "
-                    "--compile off to go on without them, to the same curve but for its last bits"
+                    f"this run began with compiled kernels, and they are not available now: {error}; fix that, or give "
+                    "--compile off to go on without them, the curve then differs in its last bits"
                 ) from None
             if began != "on":
-                say(f"not compiled, and less than half as fast: {error}", sys.stderr)
+                say(f"kernels not compiled, training runs at less than half the speed: {error}", sys.stderr)
                 return "off", None
             time.sleep(RETRY)
     raise AssertionError("either returned or raised")
@@ -158,10 +158,10 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
         rows = folder.rows()
         epochs = max(0, rows.count("\n") - 1)
         if (steps and steps[-1] >= total) or (not steps and epochs >= config.epochs):
-            say(f"[s{seed}] finished already: {folder.path}; a larger --epochs would go on")
+            say(f"[s{seed}] finished already: {folder.path}; give a larger --epochs to extend it")
         elif rows and not steps:
             raise Usage(
-                f"{folder.path}: its checkpoint is gone, so it cannot go on from epoch {epochs}; "
+                f"{folder.path}: its checkpoint is gone, so it cannot resume from epoch {epochs}; "
                 "move it away to start over, or give another --exp_name"
             )
         else:
@@ -174,7 +174,7 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
         groups.setdefault(steps[-1], []).append(seed)
     if len(groups) > 1:
         text = ", ".join(f"seeds {seeds} at step {step}" for step, seeds in sorted(groups.items()))
-        say(f"these seeds stand at different steps and train one group after another: {text}")
+        say(f"these seeds are at different steps and train one group after another: {text}")
     return sorted(groups.items())
 
 

@@ -31,7 +31,7 @@ class Signals:
         if self.signum or not self.held:
             raise Stopped(signum)
         self.signum = signum
-        text = f"\n{signal.Signals(signum).name}: saving after this step; again to end at once\n"
+        text = f"\n{signal.Signals(signum).name}: saving after this step; press again to stop at once\n"
         with contextlib.suppress(OSError):  # after SIGHUP nobody hears it
             os.write(2, text.encode() if self.speaks else b"")  # sys.stderr's lock may be held by what is interrupted
 

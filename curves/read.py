@@ -68,7 +68,7 @@ def load(logdirs: Sequence[str], select: Sequence[str] = (), exclude: Sequence[s
         return runs
     if refused:
         rules = [f"--select {s!r}" for s in select] + [f"--exclude {s!r}" for s in exclude]
-        raise UsageError(f"{' '.join(rules)} leaves nothing of {_some(refused)}")
+        raise UsageError(f"{' '.join(rules)} leaves no run of {_some(refused)}")
     raise UsageError(
         f"no run to draw below {_some(logdirs)}: a run is a folder with {CONFIG} and a {PROGRESS} with rows"
     )
@@ -106,7 +106,7 @@ def complete(logdir: str) -> list[Path]:
     beside = sorted((p for p in path.parent.iterdir() if p.is_dir()), key=_natural)
     if found := [p for p in beside if p.name.startswith(path.name)]:
         return found
-    raise UsageError(f"LOGDIR {logdir!r} is no folder and begins no folder's name; there are: {_some(beside)}")
+    raise UsageError(f"LOGDIR {logdir!r} is neither a folder nor a prefix of one; there are: {_some(beside)}")
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

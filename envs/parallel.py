@@ -131,7 +131,7 @@ def _create(name: str) -> Any:
     """The environment that `package.module:factory` makes, from a module on the path or in the working folder."""
     module, _, factory = name.partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), factory]):
-        raise UsageError(f"--env {name!r}: it has to be package.module:factory")
+        raise UsageError(f"--env {name!r}: must be package.module:factory")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # where a script lies elsewhere, Python looks beside that only
     with blaming(f"--env {name!r}: importing {module}"):
@@ -139,10 +139,10 @@ def _create(name: str) -> Any:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:
             if error.name and f"{module}.".startswith(f"{error.name}."):  # itself, not what it imports
-                raise UsageError(f"--env {name!r}: {error}; it has to be package.module:factory") from None
+                raise UsageError(f"--env {name!r}: {error}; must be package.module:factory") from None
             raise
     if not callable(make := getattr(found, factory, None)):
-        raise UsageError(f"--env {name!r}: {module} has no function {factory}; it has to be package.module:factory")
+        raise UsageError(f"--env {name!r}: {module} has no function {factory}; must be package.module:factory")
     with blaming(f"--env {name!r}: {factory}()"):
         env = _call(name, make)
     if not isinstance(env, ParallelEnv):
@@ -163,5 +163,5 @@ def _call(name: str, make: Callable[..., Any]) -> Any:
 
 def _box(name: str, space: Any, agent: str, what: str) -> Box:
     if not isinstance(space, Box):
-        raise UsageError(f"--env {name!r}: the {what} space of {agent} is {space}; only Box can be learnt on here")
+        raise UsageError(f"--env {name!r}: the {what} space of {agent} is {space}; only Box spaces are supported")
     return space

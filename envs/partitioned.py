@@ -107,9 +107,9 @@ FIELDS = {
 # Side of the map that shadows are drawn from: without a GPU, MuJoCo's own 4096 takes half of a picture's time
 SHADOWS = 1024
 # Body positions: the rewards of Ant and Humanoid read them at the start of a step, before MuJoCo computes them anew
-LAGGING = ("xpos", "xipos")
+STAGE_BEHIND = ("xpos", "xipos")
 # Bodies whose observations or rewards, in gymnasium or here, know of contact forces
-FEELING = ("Ant", "Humanoid", "HumanoidStandup")
+READS_CONTACTS = ("Ant", "Humanoid", "HumanoidStandup")
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -224,7 +224,7 @@ class PartitionedMujoco(VectorEnv):
         self.views = []  # per row: (a part of the buffer, MuJoCo's own memory)
         for row, env in enumerate(self.envs):
             env._get_obs = lambda: None  # gymnasium would build its own observation for nobody
-            env.do_simulation = _simulation(env, self.body in FEELING)
+            env.do_simulation = _simulation(env, self.body in READS_CONTACTS)
             parts = np.split(self.buffer[row, :-1], np.cumsum([len(span) for span in spans.values()])[:-1])
             self.views.append([(part, getattr(env.data, field).reshape(-1)) for part, field in zip(parts, spans)])
 
@@ -277,7 +277,7 @@ class PartitionedMujoco(VectorEnv):
         what = mujoco.mjtState.mjSTATE_INTEGRATION
         physics = np.empty(mujoco.mj_stateSize(env.model, what))
         mujoco.mj_getState(env.model, env.data, physics, what)
-        return {"physics": physics, **{field: getattr(env.data, field).copy() for field in LAGGING}}
+        return {"physics": physics, **{field: getattr(env.data, field).copy() for field in STAGE_BEHIND}}
 
     def _load(self, row: int, state: dict[str, Any]) -> None:
         mujoco, env = sys.modules["mujoco"], self.envs[row]
@@ -285,7 +285,9 @@ class PartitionedMujoco(VectorEnv):
         mujoco.mj_setState(env.model, env.data, state["physics"], what)
         mujoco.mj_forward(env.model, env.data)  # all that is derived, for pictures
         mujoco.mj_setState(env.model, env.data, state["physics"], what)  # some 3.x overwrite the warm start in it
-        for field in LAGGING:  # after a step these lag behind qpos by an integrator's stage: no forward pass gives them
+        for (
+            field
+        ) in STAGE_BEHIND:  # after a step these lag behind qpos by an integrator's stage: no forward pass gives them
             getattr(env.data, field)[:] = state[field]
 
     def _sees(self, agent: int) -> list[str]:

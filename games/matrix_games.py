@@ -77,7 +77,9 @@ class Config:
         within(self, alpha=(0, 1), epsilon=(0, 1), seed=(0, 2**32 - 1), start_steps=(0, float("inf")))
         for name, unit in (("update_every", "layers"), ("score_every", "update_every"), ("steps", "score_every")):
             if getattr(self, name) % getattr(self, unit):
-                raise ValueError(f"--{name} {getattr(self, name)}: no multiple of --{unit} {getattr(self, unit)}")
+                raise ValueError(
+                    f"--{name} {getattr(self, name)}: must be a multiple of --{unit} {getattr(self, unit)}"
+                )
 
 
 class Games:

@@ -85,7 +85,7 @@ class Config:
         within(self, num_runs=one, updates=one, batch_size=one, embed=one, heads=one, score_every=one)
         within(self, seed=(0, 2**32 - 1), w_alpha=(0, 1), lr=(0, float("inf")), max_norm=(0, float("inf")))
         if self.updates % self.score_every:
-            raise ValueError(f"--updates {self.updates}: no multiple of --score_every {self.score_every}")
+            raise ValueError(f"--updates {self.updates}: must be a multiple of --score_every {self.score_every}")
         for name in self.learners:
             if name not in NAMES and not re.fullmatch(r"qplex-[1-9]L[1-9]\d*H", name):
                 raise ValueError(f"--learners {name!r}: known are {', '.join(NAMES)} and any other qplex-aLbH")

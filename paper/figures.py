@@ -240,7 +240,7 @@ MARKS = {  # returns to compare with: docs/environments.md, and the games' pay-o
     "qplex-game": {"optimum": 8.0},
     "qtran-game": {"optimum": 8.0},
 }
-SHARES = {  # what the games' columns are
+Y_LABELS = {  # what the games' columns are
     ("trees", "Performance"): "share of the best return",
     ("trees", "Optimal"): "share of games solved",
     ("two-optima", "Performance"): "share of the best return",

@@ -14,7 +14,7 @@ from curves.lines import Experiment, Fit, Line, Panel, arrange
 from curves.read import Run, load, note
 from curves.style import COLOURS, save
 from curves.table import describe
-from paper.figures import APART, GAME, LABELS, LABELS_LIKE, MARKS, RAMP, SHARES, TITLES, WHOLE, Figure
+from paper.figures import APART, GAME, LABELS, LABELS_LIKE, MARKS, RAMP, TITLES, WHOLE, Y_LABELS, Figure
 from paper.runs import experiment, family
 
 
@@ -86,7 +86,7 @@ def panels(figure: Figure, runs: Runs) -> list[Panel]:
                 for line, shift in zip(lines, shifts)
             ]
         marks = MARKS.get(task, {}) if y == "Performance" else {}
-        found.append(Panel(TITLES.get(task, task), y, lines, missing, marks, SHARES.get((task, y), "")))
+        found.append(Panel(TITLES.get(task, task), y, lines, missing, marks, Y_LABELS.get((task, y), "")))
     return found
 
 

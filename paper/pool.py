@@ -112,6 +112,6 @@ class Pool:
         for name in self.failed:
             print(f"run_all: {name} failed: {self.args.data_dir / name / 'run_all.log'}", file=sys.stderr)
         if self.stopped.is_set():
-            print("run_all: stopped; everything is saved, and the same command goes on with it", file=sys.stderr)
+            print("run_all: stopped; everything is saved: rerun the same command to resume", file=sys.stderr)
             return 130
         return 1 if self.failed else 0

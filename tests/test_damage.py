@@ -213,7 +213,7 @@ def config(**changes: Any) -> Damage:
     return damage
 
 
-UNREADABLE = r"config.json: not readable as JSON \(.*\); mend it, or give another --exp_name"
+UNREADABLE = r"config.json: not readable as JSON \(.*\); fix it, or give another --exp_name"
 STRAY = r": is no regular file; move it away and start again, or give another --exp_name"
 REFUSED = {
     "a config that is a folder": (replaced("config.json", filled), "config.json" + STRAY),
@@ -224,12 +224,12 @@ REFUSED = {
     "a log that is a folder": (replaced("progress.txt", filled), "progress.txt" + STRAY),
     "a policy that is a folder": (replaced("policy.safetensors", filled), "policy.safetensors" + STRAY),
     "a lock that is a folder": (replaced(".lock", filled), ".lock" + STRAY),
-    "another's compile": (config(compile=["on"]), r"config.json: compile \['on'\]: must be 'on' or 'off'; mend it"),
+    "another's compile": (config(compile=["on"]), r"config.json: compile \['on'\]: must be 'on' or 'off'; fix it"),
     "a key of two lines": (config(**{"a\nb": 1}), r"x_s0: holds a run with 'a\\nb' 1, not None; .*"),
     "a value without end": (config(gamma="9" * 10_000), r"x_s0: holds a run with gamma '9{59}\.\.\., not 0\.99; .*"),
     "a part that is missing": (
         signed(lambda manifest: [manifest["values"].pop(name) for name in list(manifest["values"]) if "log/" in name]),
-        r"80.json: does not hold what this run saves \(no log\); move it away to go on from the one before it, .*",
+        r"80.json: does not hold what this run saves \(no log\); move it away to resume from the one before it, .*",
     ),
     "a number that is missing": (
         signed(lambda manifest: manifest["values"].pop("log/ep_len")),

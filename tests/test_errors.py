@@ -110,7 +110,7 @@ def test_an_environment_that_raises_or_exits_ends_its_own_seed(made, monkeypatch
     did = raised if what == "raise" else called
     line, _, traceback = err.partition("\n")
     test = "in a test episode " * where.startswith("test")
-    pattern = rf"\[s1\] failed: step {step}: {test}the environment {did} \(up to its last checkpoint it is kept\)"
+    pattern = rf"\[s1\] failed: step {step}: {test}the environment {did} \(kept up to its last checkpoint\)"
     assert (status, bool(re.fullmatch(pattern, line))) == (1, True), err
     if what == "raise":  # the author's frames alone
         assert re.match(r'Traceback .*\n  File "\S+test_errors.py", line \d+, in (reset|step)\n', traceback)
@@ -190,7 +190,7 @@ def test_a_signal_is_not_swallowed_by_an_environment_that_catches_exceptions(mad
     monkeypatch.setattr(Fragile, "trouble", staticmethod(trouble))
     status, err = run(data_dir, capsys, env="fragile_module:make")
     assert status == 130
-    assert err.startswith("stopped by SIGINT\nto go on: ")
+    assert err.startswith("stopped by SIGINT\nto resume: ")
 
 
 # One line, or a traceback
@@ -224,9 +224,9 @@ def refuse(*args: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "value", "line"),
     [
-        ("Agents", Wrong, "[s0 s1] before step 1: ValueError, which is a defect of the program:"),
-        ("update", refuse, "[s0 s1] step 20: FileNotFoundError, which is a defect of the program:"),
-        ("explore", refuse, "[s0 s1] step 1: FileNotFoundError, which is a defect of the program:"),
+        ("Agents", Wrong, "[s0 s1] before step 1: ValueError, a bug in the program:"),
+        ("update", refuse, "[s0 s1] step 20: FileNotFoundError, a bug in the program:"),
+        ("explore", refuse, "[s0 s1] step 1: FileNotFoundError, a bug in the program:"),
     ],
 )
 def test_an_authors_exception_keeps_its_traceback_under_a_line_that_says_where(
@@ -304,11 +304,11 @@ BAD = {  # name: status, line, whether the author's traceback follows
     "factories:raises": (1, r"raises\(\) raised TypeError: no licence", True),
     "factories:wants": (2, r"it has to be a function without arguments \(wants\(\) missing .*\)", False),
     "factories:Empty": (2, "returns a Empty, not a pettingzoo ParallelEnv", False),
-    "factories:missing": (2, "factories has no function missing; it has to be package.module:factory", False),
+    "factories:missing": (2, "factories has no function missing; must be package.module:factory", False),
     "os:system": (2, r"it has to be a function without arguments \(system\(\) missing .*\)", False),
-    "os:sep": (2, "os has no function sep; it has to be package.module:factory", False),
-    "no_such_module.x:make": (2, "No module named 'no_such_module'; it has to be package.module:factory", False),
-    ".x:make": (2, "it has to be package.module:factory", False),
+    "os:sep": (2, "os has no function sep; must be package.module:factory", False),
+    "no_such_module.x:make": (2, "No module named 'no_such_module'; must be package.module:factory", False),
+    ".x:make": (2, "must be package.module:factory", False),
 }
 
 

@@ -161,7 +161,7 @@ def test_without_a_compiler_a_run_is_eager_and_says_so_in_one_line(data_dir):
     done = train(data_dir, CXX="no-such-compiler")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "compile" in line]
-    assert line.startswith("not compiled") and "no-such-compiler" in line
+    assert line.startswith("kernels not compiled") and "no-such-compiler" in line
     assert config_of(data_dir)["compile"] == "off"
 
 

@@ -51,8 +51,8 @@ def test_two_ranks_stopped_killed_and_started_again_leave_the_folders_of_one_pro
     status, _, err = finished(process)
     assert status == 130
     assert sorted(re.findall(r"\[s\d\] stopped by SIGINT", err)) == ["[s0] stopped by SIGINT", "[s1] stopped by SIGINT"]
-    assert err.count("again to end at once") == 1  # rank 0 speaks for both
-    assert err.count(f"to go on: {MPIRUN} -np 2 {sys.executable} ") == 1
+    assert err.count("again to stop at once") == 1  # rank 0 speaks for both
+    assert err.count(f"to resume: {MPIRUN} -np 2 {sys.executable} ") == 1
     assert "Traceback" not in err
 
     process = launch(tmp_path, FLAGS, *two)
@@ -65,7 +65,7 @@ def test_two_ranks_stopped_killed_and_started_again_leave_the_folders_of_one_pro
     assert (status, err) == (0, "")
     lines = [line for line in out.splitlines() if "[s" in line]
     assert lines and all(
-        re.fullmatch(r"\[s[01]\] (goes on from step .*|epoch \d/3  step .* left|finished already: .*)", line)
+        re.fullmatch(r"\[s[01]\] (resuming from step .*|epoch \d/3  step .* left|finished already: .*)", line)
         for line in lines
     )
     assert out.count("mean return of the last test episodes") == 1

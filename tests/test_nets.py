@@ -23,7 +23,7 @@ SIZES = {  # input, hidden, output; batch
     "no hidden layer": ((3, 2), 7),
     "a value's": ((9, 96, 96, 1), 100),
     "a model's": ((9, 70, 70, 8), 100),
-    "no multiple of a vector": ((67, 71, 65), 61),
+    "must be a multiple of a vector": ((67, 71, 65), 61),
     "one row": ((9, 70, 8), 1),
 }
 

@@ -288,7 +288,7 @@ def test_a_replay_that_gives_something_else_is_found_out_and_the_agents_are_as_t
     bench = Bench(iddpg, update, compiled())
     assert all(bench.turn(turn) for turn in range(6))
     (line,) = bench.said
-    assert "replay gives another" in line
+    assert "replay gives a different" in line
 
 
 def test_what_a_record_gets_wrong_later_is_found_at_the_tenth_update():
@@ -311,7 +311,7 @@ def test_what_a_record_gets_wrong_later_is_found_at_the_tenth_update():
     bench.turn(8)
     assert not bench.same()
     bench.turn(9)
-    assert "update 10" in bench.said[0] and "replay gives another q.flat" in bench.said[0]
+    assert "update 10" in bench.said[0] and "replay gives a different q.flat" in bench.said[0]
 
 
 @pytest.mark.parametrize("recorded", [True, False])

@@ -146,7 +146,7 @@ STOPS = {
 
 
 @pytest.mark.parametrize("steps", STOPS.values(), ids=STOPS)
-@pytest.mark.parametrize("size", [1000, 33])  # 33: wraps three times, no multiple of the files' 8
+@pytest.mark.parametrize("size", [1000, 33])  # 33: wraps three times, must be a multiple of the files' 8
 def test_a_run_stopped_and_resumed_equals_one_never_stopped(
     start, at_step, tmp_path, straight, monkeypatch, steps, size
 ):
@@ -247,7 +247,7 @@ def test_a_log_without_its_checkpoint_is_never_overwritten(start, tmp_path):
     assert start(**{**GAME, "epochs": 1})[0] == 0  # nothing is missing from it
     status, _, err = start(**GAME)
     assert status == 2
-    assert re.fullmatch(r"i2q_ddpg.py: \S+x_s0: its checkpoint is gone, so it cannot go on from epoch 1; .*\n", err)
+    assert re.fullmatch(r"i2q_ddpg.py: \S+x_s0: its checkpoint is gone, so it cannot resume from epoch 1; .*\n", err)
     assert (folder(tmp_path) / "progress.txt").read_text() == log
 
 
@@ -269,7 +269,7 @@ def test_a_second_signal_ends_at_once_and_damages_nothing(start, at_step, tmp_pa
     at_step(55, twice)
     status, _, err = start(**GAME)
     assert status == 130
-    assert "saving after this step; again to end at once" in err
+    assert "saving after this step; press again to stop at once" in err
     assert "stopped by SIGINT\n" in err
     assert Checkpoints(folder(tmp_path) / "checkpoint").steps() == [0, 40]
     assert start(**GAME)[0] == 0
@@ -282,7 +282,7 @@ def test_a_signal_before_training_ends_at_once(start, tmp_path):
 
     status, _, err = start(train=train, **GAME)
     assert status == 143
-    assert err.startswith("stopped by SIGTERM\nto go on: ")
+    assert err.startswith("stopped by SIGTERM\nto resume: ")
 
 
 def test_signals_belong_to_their_owner_again_afterwards(start):
@@ -353,9 +353,9 @@ def test_ctrl_c_saves_and_prints_the_command_that_goes_on(tmp_path):
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     note, saved, command = err.strip().splitlines()
-    assert note == "SIGINT: saving after this step; again to end at once"
+    assert note == "SIGINT: saving after this step; press again to stop at once"
     assert re.fullmatch(r"\[s0\] stopped by SIGINT, saved at step \d+", saved)
-    assert command == f"to go on: {sys.executable} {' '.join(argv_of(str(ROOT / 'i2q_ddpg.py'), flags))}"
+    assert command == f"to resume: {sys.executable} {' '.join(argv_of(str(ROOT / 'i2q_ddpg.py'), flags))}"
 
 
 def test_two_processes_in_one_folder_are_refused_and_mpi_is_not_imported_without_a_launcher(start, tmp_path):
@@ -459,7 +459,7 @@ REFUSED = {
     "--env 3x3HalfCheetah": r"--env '3x3HalfCheetah': HalfCheetah has 6 joints, no split '3x3'; known: .*",
     "--env Foo": r"--env 'Foo': no such environment; known: .*",
     "--env DifferentialGame-9": r"--env 'DifferentialGame-9': no such game; known: .*",
-    "--env no_such_module:make": r"--env 'no_such_module:make': No module named 'no_such_module'; it has to be .*",
+    "--env no_such_module:make": r"--env 'no_such_module:make': No module named 'no_such_module'; must be .*",
     "--env": r"argument --env: expected one argument; --help explains the flags",
     "--obs bogus": r"invalid choice 'bogus' for argument '--obs'.*'own', 'farama', 'full'.*",
     "--rule 3": r"invalid choice '3' for argument '--rule'.*",
@@ -630,7 +630,7 @@ def test_a_diverged_update_fails_its_seed_and_is_never_saved(start, tmp_path, mo
     monkeypatch.setattr(i2q_ddpg, "update", diverging)
     status, _, err = start(**{**GAME, "start_steps": 1000, "compile": "off"}, num_runs=2)
     assert status == 1
-    words = "q.flat is not finite: the update diverged; start anew with smaller step sizes"
+    words = "q.flat is not finite: the update diverged; start over with smaller learning rates"
     assert re.fullmatch(rf"\[s1\] failed: step 40: {words} .*\n", err)
     assert_finite(folder(tmp_path, 0))
     assert_finite(folder(tmp_path, 1))
@@ -655,7 +655,7 @@ def test_an_error_within_training_is_shown_whole_and_not_taken_for_a_mistake(sta
     monkeypatch.setattr(i2q_ddpg, "update", lambda *args: np.zeros(3) + np.zeros(2))
     status, _, err = start(**GAME)
     assert status == 1
-    assert err.startswith("[s0] step 20: ValueError, which is a defect of the program:\nTraceback")
+    assert err.startswith("[s0] step 20: ValueError, a bug in the program:\nTraceback")
     assert "could not be broadcast" in err
 
 

@@ -78,7 +78,7 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
         with open(folder / f"mlp-{name}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _whole(path):
-                say(f"compiling the networks' kernels with {compiler}, once for this machine: some seconds")
+                say(f"compiling the networks' kernels with {compiler}, once for this machine; takes a few seconds")
                 _build(compiler, path)
             library = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:

@@ -149,7 +149,7 @@ class Recorded:
         if not names:
             return record.out
         _restore(agents, after)
-        self._give_up(f"a replay gives another {', '.join(names[:3])}{', ...' * (len(names) > 3)}")
+        self._give_up(f"a replay gives a different {', '.join(names[:3])}{', ...' * (len(names) > 3)}")
         return written
 
     def _same(self, a: Tensor, b: Tensor) -> bool:

@@ -83,10 +83,10 @@ MISTAKES = {
     "no LOGDIR": ([], "LOGDIR"),
     "no such folder": (["{}/nowhere/x"], "no folder '{}/nowhere'"),
     "no such prefix": (["{}/zz"], "there are: {}/a, {}/empty"),
-    "a file": (["{}/a/a_s0/config.json"], "config.json' is no folder"),
+    "a file": (["{}/a/a_s0/config.json"], "config.json' is neither a folder"),
     "no runs": (["{}/empty"], "a run is a folder with config.json and a progress.txt with rows"),
-    "nothing selected": (["{}", "--select", "zz"], "--select 'zz' leaves nothing of {}/a/a_s0"),
-    "all excluded": (["{}", "--exclude", "_s0"], "--exclude '_s0' leaves nothing"),
+    "nothing selected": (["{}", "--select", "zz"], "--select 'zz' leaves no run of {}/a/a_s0"),
+    "all excluded": (["{}", "--exclude", "_s0"], "--exclude '_s0' leaves no run"),
     "no such y": (
         ["{}", "-y", "LossZ"],
         "-y LossZ: no run has numbers in both; columns of {}/a/a_s0/progress.txt: Ep",

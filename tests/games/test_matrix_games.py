@@ -200,5 +200,5 @@ def test_the_command_leaves_run_folders_and_does_not_train_a_finished_seed_again
 
 
 def test_steps_that_do_not_end_with_an_episode_are_refused_in_one_line():
-    with pytest.raises(ValueError, match="--update_every 50: no multiple of --layers 4"):
+    with pytest.raises(ValueError, match="--update_every 50: must be a multiple of --layers 4"):
         Config(layers=4)

@@ -136,7 +136,7 @@ def test_a_signal_lets_the_program_save_and_starts_no_other(main, tmp_path, caps
     assert main() == 130
     assert time.monotonic() - began < 20  # the trainer would have slept for 30 s
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "rerun the same command" in capsys.readouterr().err
     assert not (tmp_path / "data" / "lam1").exists()
 
 
