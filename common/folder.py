@@ -7,11 +7,12 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from common.checkpoint import Checkpoints, Damaged, write_atomic
 from common.errors import UsageError
-from common.layout import CHECKPOINT, CONFIG, PROGRESS, differences, read_config, run_folder
+from common.layout import FREE
 
 LATER = {"batches": "apart"}  # flags that older runs do not have, and what these runs did
 
@@ -25,20 +26,24 @@ class Folder:
 
     def __init__(self, config: Any, algorithm: str, seed: int):
         self.config = {"algorithm": algorithm, **dataclasses.asdict(config), "seed": seed}
-        self.path = run_folder(config.data_dir, config.exp_name, seed)
-        self.progress = self.path / PROGRESS
-        self.checkpoints = Checkpoints(self.path / CHECKPOINT)
+        self.path = Path(config.data_dir) / config.exp_name / f"{config.exp_name}_s{seed}"
+        self.progress = self.path / "progress.txt"
+        self.checkpoints = Checkpoints(self.path / "checkpoint")
         # what the run began with: other threads or kernels take sums in another order
         self.threads, self.compile = 0, ""
 
     def conflict(self) -> str:
         """How its configuration differs from this one; empty where it does not."""
+        path = self.path / "config.json"
         try:
-            old = read_config(self.path) if (self.path / CONFIG).exists() else self.config
+            old = json.loads(path.read_text()) if path.exists() else self.config
             self.threads, self.compile = int(old.get("threads", 0)), str(old.get("compile", ""))
-        except (ValueError, TypeError):
-            return f"{self.path / CONFIG}: not readable as JSON; mend it or give another --exp_name"
-        text = differences({**{k: v for k, v in LATER.items() if k in self.config}, **old}, self.config)
+            old = {**{name: value for name, value in LATER.items() if name in self.config}, **old}
+            names = sorted((set(old) | set(self.config)) - FREE)
+            different = [name for name in names if old.get(name) != self.config.get(name)]
+        except (ValueError, TypeError, AttributeError):
+            return f"{path}: not readable as JSON; mend it or give another --exp_name"
+        text = ", ".join(f"{name} {old.get(name)!r}, not {self.config.get(name)!r}" for name in different)
         return text and f"{self.path}: holds a run with {text}; give the flags of that run, or another --exp_name"
 
     def __enter__(self) -> "Folder":
@@ -69,7 +74,7 @@ class Folder:
         versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")}
         began = {"threads": self.threads, "compile": self.compile, "versions": versions}
         data = json.dumps({**self.config, **began}, indent=1) + "\n"
-        write_atomic(self.path / CONFIG, data.encode())
+        write_atomic(self.path / "config.json", data.encode())
         if progress != self.rows():
             write_atomic(self.progress, progress.encode())
 
