@@ -64,7 +64,8 @@ def write(runs: Runs, out: Path) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         for figure, figure_panels in drawn.items():
             picture = Path(folder) / "figure.svg"
-            draw(figure_panels, picture)
+            if any(panel.lines for panel in figure_panels):
+                draw(figure_panels, picture)
             parts.append(_section(figure, figure_panels, picture, caption(figure, figure_panels, runs.fit(figure))))
     parts.append(_scores(drawn))
     if films:
@@ -166,7 +167,9 @@ def _cell(value: float) -> str:
 
 
 def _section(figure: Figure, figure_panels: list[Panel], picture: Path, text: str) -> str:
-    image = f'<img alt="{escape(text)}" src="{_inline(picture, "image/svg+xml")}">'
+    image = ""
+    if any(panel.lines for panel in figure_panels):
+        image = f'<img alt="{escape(text)}" src="{_inline(picture, "image/svg+xml")}">'
     title = escape(f"{_name(figure)}: {figure.title}" if figure.number.isdigit() else figure.title)
     lines = []
     table = {row.experiment: row for row in rows("paper", [figure.number])}
