@@ -42,7 +42,7 @@ def table(panels: Sequence[Panel], fit: Fit) -> str:
         else:
             rows = [["task", "curve", "seeds", fit.x, "mean", "IQM", "median", "SD", f"95 % of {fit.est}"]]
             rows += [_seeds(*line, fit.est) for line in lines]
-        text += [f"final {y}:", *columns(rows, left=2)]
+        text += [f"final {y}:", *aligned(rows, "ll")]
     return "\n".join(text)
 
 
@@ -58,11 +58,12 @@ def _seeds(title: str, line: Line, est: str) -> list[str]:
     return [title, line.experiment.label, str(len(end)), f"{line.x[-1]:,.10g}", *middles, *spread]
 
 
-def columns(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """The rows as lines, each column as wide as it must be; the first `left` columns are flush left."""
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """The rows as lines, each column as wide as it must be, flush l(eft) or r(ight), where nothing is said right."""
     widths = [max(map(len, cells)) for cells in zip(*rows)]
+    sides = sides.ljust(len(widths), "r")
     return [
-        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
+        "  ".join(c.ljust(w) if side == "l" else c.rjust(w) for c, w, side in zip(row, widths, sides)).rstrip()
         for row in rows
     ]
 
