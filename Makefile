@@ -16,7 +16,7 @@ run: setup
 	$(BIN)/python plot.py data/$(RUN_NAME) --out data/$(RUN_NAME).png
 	@echo "The curve of these five seeds: $(CURDIR)/data/$(RUN_NAME).png"
 
-# From results/ alone, nothing is trained; panels whose runs are missing say so.
+# From results/ alone, nothing is trained; captions name the tasks whose runs are missing.
 figures: setup
 	$(BIN)/python plot.py --all-figures
 	$(BIN)/python plot.py --report

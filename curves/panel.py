@@ -115,7 +115,9 @@ def markers_for(panels: Sequence[Panel]) -> dict[str, str]:
 
 
 def _coincide(a: Line, b: Line, panel: Panel) -> bool:
-    """Whether two lines are within a hundredth of the panel's range of each other for half of their way."""
+    """Whether lines of two labels are within a hundredth of the panel's range of each other for half of their way."""
+    if a.experiment.label == b.experiment.label:
+        return False
     values = np.concatenate([line.mid for line in panel.lines])
     grid = a.x[(a.x >= b.x[0]) & (a.x <= b.x[-1])]
     apart = np.abs(np.interp(grid, a.x, a.mid) - np.interp(grid, b.x, b.mid))

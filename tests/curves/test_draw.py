@@ -73,6 +73,13 @@ def test_lines_that_only_cross_have_none(tmp_path):
     assert markers_for([panel_of(tmp_path)]) == {}
 
 
+def test_seeds_of_one_label_are_not_told_apart(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "a", seed, [8.0] * 40)
+    write_run(tmp_path, "b", 0, [0.0] * 40)
+    assert markers_for(arrange(group(load([str(tmp_path)]), count=True))) == {}
+
+
 def test_axes_are_logarithmic_where_asked_for_also_with_negative_values(tmp_path):
     write_run(tmp_path, "a", 0, [1, 10, 100])
     assert axes_of(tmp_path, log=("x", "y")).get_yscale() == "log"

@@ -59,7 +59,8 @@ def test_what_sees_the_whole_state_is_compared_with_a_baseline_that_does_and_is_
     assert colour_of(own.colour) == colour_of(whole.colour)
     assert (dash_of(own.colour), dash_of(whole.colour)) == ("-", "--")
     text = report.write(Runs([tmp_path]), tmp_path).read_text()
-    (row,) = re.findall(r"<tr[^>]*>[^\n]*?i2q_ddpg_2x3HalfCheetah_full</code>.*?</tr>", text[text.index('id="scores"') :])
+    table = text[text.index('id="scores"') :]
+    (row,) = re.findall(r"<tr[^>]*>[^\n]*?i2q_ddpg_2x3HalfCheetah_full</code>.*?</tr>", table)
     assert "0.00 [0.00, 0.00]" in row
 
 
