@@ -136,6 +136,11 @@ def test_mpi_is_never_imported_by_importing_a_module(name):
     assert not {n for n in imported(MODULES[name], top_level=True) if n.split(".")[0] == "mpi4py"}
 
 
+def test_a_test_imports_no_other_test():
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        assert not {name for name in imported(path) if name.split(".")[0].startswith("test_")}, path
+
+
 # The walk itself, on small projects
 
 

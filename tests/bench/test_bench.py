@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
+from helpers.toys import Toy, make_agents, make_batch
 from torch.utils.flop_counter import FlopCounterMode
-from toys import Toy, make_agents, make_batch
 
 from bench import naive, updates
 from bench.__main__ import main
