@@ -21,6 +21,7 @@ Differences from Spinning Up's plot.py:
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from common.errors import UsageError
@@ -28,7 +29,7 @@ from common.estimates import ESTIMATES
 from common.layout import reason
 from common.parser import Parser, number
 from curves import draw, lines, read, table
-from curves.style import SUFFIXES
+from curves.style import SUFFIXES, View
 from paper import panels, report
 from paper.figures import FIGURES
 from paper.runs import ROOT
@@ -43,13 +44,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     text = "columns of progress.txt; Performance is AverageTestEpRet, or else AverageEpRet [Performance]"
     add("-y", "--value", nargs="+", default=["Performance"], metavar="COL", help=text)
     add("-s", "--smooth", type=number(1), default=1, metavar="K", help="mean over K rows of each run [%(default)s]")
-    add("--count", action="store_true", help="draw every seed on its own")
+    add("-c", "--count", action="store_true", help="draw every seed on its own")
     add("--select", nargs="+", default=[], metavar="STR", help="only runs whose path holds all of these")
     add("--exclude", nargs="+", default=[], metavar="STR", help="no run whose path holds one of these")
     text = "the line over seeds: mean, interquartile mean (below 4 seeds the mean), median [iqm]"
     add("--est", choices=list(ESTIMATES), help=text)
     text = "the band: standard deviation or quartiles of the seeds, bootstrap 95 %% interval of the line [ci]"
     add("--band", choices=["sd", "iqr", "ci"], help=text)
+    text = "logarithmic axes: x, y or both; where values are 0 or less, logarithmic in both directions from 0"
+    add("--log", nargs="+", choices=["x", "y"], default=[], metavar="AXIS", help=text)
+    add("--xlim", nargs=2, type=float, metavar=("LOW", "HIGH"), help="what the x axes show")
+    add("--ylim", nargs=2, type=float, metavar=("LOW", "HIGH"), help="what the y axes show")
+    add("--title", default="", help="above the picture")
+    add("--size", nargs=2, type=number(1, 100, float), metavar=("W", "H"), help="of the picture, in inches")
     add("--out", metavar="FILE", help="the picture: .png, .pdf or .svg [curve.png in the first LOGDIR]")
     add("--figure", nargs="+", metavar="N", help="the paper's figures, from LOGDIRs that hold experiments [results]")
     add("--all-figures", action="store_true", help="all of them; --out is then a folder [data/figures]")
@@ -63,6 +70,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--out {args.out!r}: a figure is written as .png and .pdf, give a folder")
     if args.out and not args.paper and not picture:
         parser.error(f"--out {args.out!r}: the name must end in one of {' '.join(SUFFIXES)}")
+    for name in ("xlim", "ylim"):
+        if (limits := getattr(args, name)) and not limits[0] < limits[1]:
+            parser.error(f"--{name} {limits[0]:g} {limits[1]:g}: the first number must be below the second")
     args.out = Path(args.out or ("data/figures" if args.paper else beside(args.logdir[0])))
     return args
 
@@ -78,7 +88,8 @@ def curves(args: argparse.Namespace) -> None:
     runs = read.load(args.logdir, args.select, args.exclude)
     experiments = lines.group(read.rename(runs, args.logdir, args.legend) if args.legend else runs, args.count)
     found = lines.arrange(experiments, args.value, fit)
-    draw.draw(found, args.out, fit.x, table.describe(found, fit))
+    view = View(fit.x, args.xlim, args.ylim, tuple(args.log), args.title, "", args.size)
+    draw.draw(found, args.out, replace(view, caption=table.describe(found, fit) + table.cut(found, view)))
     print(table.table(found, fit))
     print(f"picture: {args.out}")
 

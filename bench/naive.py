@@ -1,5 +1,5 @@
 """The algorithms as one would first write them: a torch.nn module and an optimiser for each network of each agent of
-each seed, the losses as they stand on paper. Slow and plain: what tests and bench.py compare the stacked code with.
+each seed, the losses as they stand on paper. Slow and plain: what tests and benchmarks compare the stacks with.
 """
 
 import copy

@@ -1,11 +1,15 @@
 """The house style of pictures: matplotlib without a display, colours that the colour-blind tell apart."""
 
 import contextlib
+import re
+import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # matplotlib takes most of a second to import: --help does without it
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe & Ito, colour-blind safe
@@ -33,6 +37,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,  # the grid lies beneath the bands
     "grid.color": "#e6e6e6",
     "figure.constrained_layout.w_pad": 0.08,
     "figure.constrained_layout.h_pad": 0.06,
@@ -40,6 +45,19 @@ STYLE: dict[Any, Any] = {
     "pdf.fonttype": 42,  # text stays text; some publishers refuse type 3
     "svg.hashsalt": "plot.py",  # the same data gives the same file
 }
+
+
+@dataclass(frozen=True)
+class View:
+    """What a picture shows and how: column and limits of its axes, which of them are logarithmic, words, inches."""
+
+    x: str = "TotalEnvInteracts"
+    xlim: tuple[float, float] | None = None
+    ylim: tuple[float, float] | None = None
+    log: tuple[str, ...] = ()  # "x", "y"
+    title: str = ""
+    caption: str = ""
+    size: tuple[float, float] | None = None  # width and height
 
 
 @contextlib.contextmanager
@@ -63,9 +81,30 @@ def save(figure: "Figure", out: Path) -> None:
         figure.savefig(out, dpi=200, metadata=undated.get(out.suffix.lower()))
 
 
+def log_ticks(ax: "Axes") -> None:
+    """Plain numbers at the powers of ten of logarithmic axes: formulas are not set, see text.parse_math."""
+    for axis in (ax.xaxis, ax.yaxis):
+        if axis.get_scale() != "linear":
+            axis.set_major_formatter(lambda value, _: short(value))
+            axis.set_minor_formatter("")
+
+
 def colour_of(i: int | str) -> str:
     return i if isinstance(i, str) else COLOURS[i % len(COLOURS)]
 
 
 def dash_of(i: int | str) -> str:
     return "-" if isinstance(i, str) else DASHES[i // len(COLOURS) % len(DASHES)]
+
+
+def fill(text: str, width: int) -> str:
+    """The text in lines of this many characters; what is one to the reader, as "λ = 2" or "95 %", is not broken."""
+    return textwrap.fill(re.sub(r" (?=[%=])|(?<==) ", "\u00a0", text), width)
+
+
+def short(value: float) -> str:
+    """250000 -> 250k, 1500000 -> 1.5M."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"

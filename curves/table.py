@@ -7,10 +7,12 @@ import numpy as np
 from common.estimates import ESTIMATES, iqm
 from curves.estimate import curve
 from curves.lines import Fit, Line, Panel
+from curves.panel import SEEDS, limits
+from curves.style import View
 
 
 def describe(panels: Sequence[Panel], fit: Fit) -> str:
-    """One line that says what line and band are."""
+    """What line, band and thin lines are."""
     sizes = {len(line.runs) for panel in panels for line in panel.lines}
     smoothed = f", smoothed over {fit.k} rows" if fit.k > 1 else ""
     if sizes == {1}:
@@ -18,7 +20,16 @@ def describe(panels: Sequence[Panel], fit: Fit) -> str:
     few = " (below 4 seeds: the mean)" if fit.est == "iqm" and sizes & {2, 3} else ""
     middle = {"mean": "Mean", "iqm": "Interquartile mean", "median": "Median"}[fit.est]
     shaded = {"sd": "standard deviation", "iqr": "quartiles", "ci": "bootstrap 95 % interval"}[fit.band]
-    return f"{middle} over seeds{few}{smoothed}; shaded: {shaded}."
+    number = f"{max(sizes)} seeds" if len(sizes) == 1 else "seeds"
+    thin = "; thin: every seed" if min(sizes - {1}) <= SEEDS else ""
+    return f"{middle} over {number}{few}{smoothed}; shaded: {shaded}{thin}."
+
+
+def cut(panels: Sequence[Panel], view: View) -> str:
+    """Which lines go on beyond what is shown; empty where none does, or where the limits were asked for."""
+    drawn = [(line, limits(panel.lines, view)[1]) for panel in panels for line in panel.lines]
+    beyond = [f"{line.experiment.label} goes on to {line.x[-1]:,.10g}" for line, end in drawn if line.x[-1] > end]
+    return f" Not shown: {'; '.join(dict.fromkeys(beyond))}." if beyond and not view.xlim else ""
 
 
 def table(panels: Sequence[Panel], fit: Fit) -> str:
@@ -31,7 +42,7 @@ def table(panels: Sequence[Panel], fit: Fit) -> str:
         else:
             rows = [["task", "curve", "seeds", fit.x, "mean", "IQM", "median", "SD", f"95 % of {fit.est}"]]
             rows += [_seeds(*line, fit.est) for line in lines]
-        text += [f"final {y}:", *columns(rows, left=2)]
+        text += [f"final {y}:", *aligned(rows, "ll")]
     return "\n".join(text)
 
 
@@ -47,11 +58,12 @@ def _seeds(title: str, line: Line, est: str) -> list[str]:
     return [title, line.experiment.label, str(len(end)), f"{line.x[-1]:,.10g}", *middles, *spread]
 
 
-def columns(rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    """The rows as lines, each column as wide as it must be; the first `left` columns are flush left."""
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """The rows as lines, each column as wide as it must be, flush l(eft) or r(ight), where nothing is said right."""
     widths = [max(map(len, cells)) for cells in zip(*rows)]
+    sides = sides.ljust(len(widths), "r")
     return [
-        "  ".join(c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
+        "  ".join(c.ljust(w) if side == "l" else c.rjust(w) for c, w, side in zip(row, widths, sides)).rstrip()
         for row in rows
     ]
 

@@ -31,7 +31,7 @@ import numpy as np
 
 from common.console import say
 from common.parser import Parser, number
-from curves.style import COLOURS, SUFFIXES, canvas, save
+from curves.style import COLOURS, SUFFIXES, canvas, log_ticks, save
 
 A = 3  # actions of either agent
 GAMMA = 0.9
@@ -220,10 +220,11 @@ def arguments(argv: Sequence[str] | None) -> tuple[Config, Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     cfg, out = arguments(argv)
-    with canvas(1, 3) as (figure, axes):
+    with canvas(1, 3, (12, 3.4)) as (figure, axes):
         for theorem, ax in zip((theorem_2, theorem_3, theorem_4), axes[0]):
             theorem(cfg, ax)
             ax.legend(frameon=False)
+            log_ticks(ax)
     save(figure, out)
     say(f"picture: {out}")
     return 0

@@ -12,10 +12,10 @@ from common.layout import IDEAL_VALUES, read_table
 from curves.draw import draw
 from curves.lines import Experiment, Fit, Line, Panel, arrange
 from curves.read import Run, load, note
-from curves.style import COLOURS, save
-from curves.table import describe
-from paper.figures import APART, GAME, LABELS, LABELS_LIKE, MARKS, RAMP, TITLES, WHOLE, Y_LABELS, Figure
-from paper.runs import experiment, family
+from curves.style import COLOURS, View, save
+from curves.table import cut, describe
+from paper.figures import GAME, LABELS, LABELS_LIKE, MARKS, RAMP, TITLES, WHOLE, Y_LABELS, Figure
+from paper.runs import experiment
 
 
 class Runs:
@@ -79,12 +79,6 @@ def panels(figure: Figure, runs: Runs) -> list[Panel]:
                 lines += _line(Experiment(label, task, seeds, colour), y, runs.fit(figure))
             else:
                 missing.append(label)
-        if family(task) == "one-step":  # most lines would lie on one another
-            shifts = [APART * (i - (len(lines) - 1) / 2) for i in range(len(lines))]
-            lines = [
-                replace(line, mid=line.mid + shift, low=line.low + shift, high=line.high + shift)
-                for line, shift in zip(lines, shifts)
-            ]
         marks = MARKS.get(task, {}) if y == "Performance" else {}
         found.append(Panel(TITLES.get(task, task), y, lines, missing, marks, Y_LABELS.get((task, y), "")))
     return found
@@ -120,18 +114,19 @@ def _compared(runs: Sequence[Run]) -> list[Run]:
 
 
 def caption(figure: Figure, drawn: Sequence[Panel], fit: Fit) -> str:
-    """What line and band are, and how many seeds and steps are behind each curve."""
+    """What line and band are, how many seeds and steps are behind each curve, and which panels have no runs."""
     text = f"Figure {figure.number}. " if figure.number.isdigit() else ""
     text += f"{figure.title}."
     if any(panel.lines for panel in drawn):
-        text += f" {describe(drawn, fit)}"
-        text += f" Lines are moved {APART} apart." * any(family(task) == "one-step" for task in figure.tasks)
-    parts: dict[str, list[str]] = {}  # what a panel has -> the panels
+        text += f" {describe(drawn, fit)}{cut(drawn, View())}"
+    behind: dict[str, list[str]] = {}  # what panels have -> their titles
     for panel in drawn:
-        parts.setdefault(_behind(panel) or "not run yet", []).append(panel.title)
-    if len(parts) == 1:
-        return f"{text} {next(iter(parts)).replace('not run', 'Not run')}."
-    return " ".join([text, *(f"{', '.join(dict.fromkeys(titles))}: {what}." for what, titles in parts.items())])
+        if panel.lines:
+            behind.setdefault(_behind(panel), []).append(panel.title)
+    for what, titles in behind.items():
+        text += f" {what}." if len(behind) == 1 else f" {', '.join(dict.fromkeys(titles))}: {what}."
+    bare = dict.fromkeys(panel.title for panel in drawn if not panel.lines)
+    return text + (f" Not run yet: {', '.join(bare)}." if bare else "")
 
 
 def _behind(panel: Panel) -> str:
@@ -147,6 +142,6 @@ def draw_figure(figure: Figure, runs: Runs, out: Path) -> list[Panel]:
     """Writes <out>/figure_<number>.png and .pdf, and returns the panels."""
     drawn = panels(figure, runs)
     path = out / f"figure_{figure.number}.png"
-    picture = draw(drawn, path, caption=caption(figure, drawn, runs.fit(figure)))
+    picture = draw(drawn, path, View(caption=caption(figure, drawn, runs.fit(figure))))
     save(picture, path.with_suffix(".pdf"))
     return drawn

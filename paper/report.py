@@ -5,7 +5,7 @@
 
 import base64
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from curves.estimate import curve
 from curves.lines import Line, Panel
 from paper.claims import RULE, improvement, judge, scores
 from paper.figures import FIGURES, TITLES, WHOLE, Figure
+from paper.html import page, table
 from paper.panels import Runs, caption, panels
 from paper.runs import rows
 
@@ -23,33 +24,6 @@ FILMS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png"
 NAMES = {"trees": "Random games", "qplex": "QPLEX page", "qplex-sizes": "QPLEX sizes", "learners": "All learners"}
 NAMES |= {"observations": "Observations"}
 BASELINES = ("IDDPG", "IQL")  # scores are compared with the first that the task has
-HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'">
-<title>I2Q: figures, scores and claims</title>
-<style>
-body { font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #1c1c1c; max-width: 68rem;
-  margin: 0 auto; padding: 1.5rem; }
-h1 { font-size: 1.7rem; margin: 0 0 .5rem; } h2 { font-size: 1.25rem; margin: 2.8rem 0 .6rem; }
-nav { margin: 1rem 0; } nav a { margin-right: .9rem; display: inline-block; } a { color: #0b5c93; }
-figure { margin: 0; } figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-figcaption, .small { color: #555; font-size: .87rem; } figcaption { margin-top: .4rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .87rem; width: 100%; margin: .6rem 0; }
-caption { text-align: left; color: #555; padding-bottom: .3rem; }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid #e4e4e4; vertical-align: top; }
-th { border-bottom: 1.5px solid #888; font-weight: 600; } td.n { white-space: nowrap; }
-.n { text-align: right; font-variant-numeric: tabular-nums; }
-tr.first td { border-top: 1.5px solid #bbb; }
-.yes, .no, .open { border-radius: .7rem; padding: .05rem .55rem; white-space: nowrap; font-size: .8rem; }
-.yes { background: #d7efdd; color: #0d5426; } .no { background: #fadcd5; color: #84250c; }
-.open { background: #ececec; color: #4b4b4b; }
-code { font-size: .82rem; background: #f4f4f4; padding: 0 .2rem; overflow-wrap: anywhere; }
-details { margin: .5rem 0; } summary { cursor: pointer; color: #0b5c93; font-size: .9rem; }
-.films { display: flex; flex-wrap: wrap; gap: 1.2rem; } .films figure { max-width: 24rem; }
-.films video, .films img { width: 100%; background: #111; border-radius: .3rem; }
-</style></head><body>
-"""
 
 
 def write(runs: Runs, out: Path) -> Path:
@@ -58,20 +32,21 @@ def write(runs: Runs, out: Path) -> Path:
     links = [("claims", "Claims"), *((f"figure-{n}", _name(f)) for n, f in FIGURES.items()), ("scores", "Final scores")]
     films = sorted(path for folder in runs.folders for path in folder.glob("films/*") if path.suffix.lower() in FILMS)
     links += [("films", "Films")] if films else []
-    parts = [HEAD, "<h1>I2Q: figures, scores and claims</h1>", _intro(drawn)]
+    parts = ["<h1>I2Q: figures, scores and claims</h1>", _intro(drawn)]
     parts.append("<nav>" + " ".join(f'<a href="#{anchor}">{escape(text)}</a>' for anchor, text in links) + "</nav>")
     parts.append(_claims(drawn))
     with tempfile.TemporaryDirectory() as folder:
         for figure, figure_panels in drawn.items():
             picture = Path(folder) / "figure.svg"
-            draw(figure_panels, picture)
+            if any(panel.lines for panel in figure_panels):
+                draw(figure_panels, picture)
             parts.append(_section(figure, figure_panels, picture, caption(figure, figure_panels, runs.fit(figure))))
     parts.append(_scores(drawn))
     if films:
         parts.append(_films(films))
     path = out / "report.html"
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([*parts, "</body></html>\n"]), encoding="utf-8")
+    path.write_text(page("I2Q: figures, scores and claims", parts), encoding="utf-8")
     return path
 
 
@@ -94,33 +69,21 @@ def _intro(drawn: dict[Figure, list[Panel]]) -> str:
     return f'<p>{text}</p><p class="small">{escape(", ".join(versions))}</p>'
 
 
-def _table(header: Sequence[str], lines: Iterable[Sequence[str]], numeric: Sequence[int] = ()) -> str:
-    """Cells are HTML already. A row whose first cell is filled begins a group."""
-
-    def cells(tag: str, values: Sequence[str]) -> str:
-        classes = ['class="n"' if i in numeric else "" for i in range(len(values))]
-        return "".join(f"<{tag} {c}>{value}</{tag}>" for c, value in zip(classes, values))
-
-    head = f"<thead><tr>{cells('th', header)}</tr></thead>"
-    body = "".join(f"<tr{' class=first' if line[0] else ''}>{cells('td', line)}</tr>\n" for line in lines)
-    return f'<div class="wide"><table>{head}\n<tbody>{body}</tbody></table></div>'
-
-
 def _claims(drawn: dict[Figure, list[Panel]]) -> str:
     lines = []
     for figure, figure_panels in drawn.items():
-        for i, claim in enumerate(figure.claims):
+        for claim in figure.claims:
             answers: dict[tuple[str, str], list[str]] = {}  # tasks of one answer, such as "not run yet", share a row
             for task, panel in zip(figure.tasks, figure_panels[-1:] if figure.number == "5" else figure_panels):
                 if not claim.tasks or task in claim.tasks:
                     answers.setdefault(judge(claim, panel), []).append(TITLES.get(task, task))
-            for k, ((verdict, evidence), tasks) in enumerate(answers.items()):
-                name = f'<a href="#figure-{figure.number}">{escape(_name(figure))}</a>' if i == k == 0 else ""
+            for (verdict, evidence), tasks in answers.items():
+                name = f'<a href="#figure-{figure.number}">{escape(_name(figure))}</a>'
                 badge = f'<span class="{verdict if verdict in ("yes", "no") else "open"}">{verdict}</span>'
-                lines.append([name, "" if k else escape(claim.text), escape(", ".join(tasks)), badge, escape(evidence)])
+                lines.append([name, escape(claim.text), escape(", ".join(tasks)), badge, escape(evidence)])
     head = ["figure", "the paper's claim", "task", "our runs", "what this rests on"]
     note = f"<p>{escape(RULE)} The paper's own text was not at hand; its claims are inferred from its appendix.</p>"
-    return f'<h2 id="claims">What the paper claims, and what our runs say</h2>{note}{_table(head, lines)}'
+    return f'<h2 id="claims">What the paper claims, and what our runs say</h2>{note}{table(head, lines, groups=2)}'
 
 
 def _scores(drawn: dict[Figure, list[Panel]]) -> str:
@@ -134,7 +97,7 @@ def _scores(drawn: dict[Figure, list[Panel]]) -> str:
     lines = []
     for title, experiments in tasks.items():
         labelled = {line.experiment.label: line for line in experiments.values()}
-        for i, (name, line) in enumerate(experiments.items()):
+        for name, line in experiments.items():
             view = WHOLE if line.experiment.label.endswith(WHOLE) else ""
             base = next((labelled[name + view] for name in BASELINES if name + view in labelled), None)
             own = scores(line)
@@ -148,7 +111,7 @@ def _scores(drawn: dict[Figure, list[Panel]]) -> str:
             sd = _cell(own.std(ddof=1)) if len(own) > 1 else "-"
             learner = f"{escape(line.experiment.label)}<br><code>{escape(name)}</code>"
             cells = [str(len(own)), f"{line.x[-1]:,.0f}", _cell(mid), interval, _cell(own.mean()), sd, better]
-            lines.append([escape(title) if i == 0 else "", learner, *cells])
+            lines.append([escape(title), learner, *cells])
     head = ["task", "learner", "seeds", "steps", "IQM", "95 %", "mean", "SD", "P(improvement)"]
     note = (
         "<p>A score is a seed's mean test return over the last tenth of its steps; IQM: the interquartile mean over "
@@ -157,7 +120,7 @@ def _scores(drawn: dict[Figure, list[Panel]]) -> str:
         "the last step that both have, after Agarwal et al. 2021. Intervals of so few seeds are narrower than they "
         "should be.</p>"
     )
-    text = note + _table(head, lines, range(2, 9)) if lines else "<p>No run yet.</p>"
+    text = note + table(head, lines, range(2, 9)) if lines else "<p>No run yet.</p>"
     return f'<h2 id="scores">Final scores</h2>{text}'
 
 
@@ -166,20 +129,22 @@ def _cell(value: float) -> str:
 
 
 def _section(figure: Figure, figure_panels: list[Panel], picture: Path, text: str) -> str:
-    image = f'<img alt="{escape(text)}" src="{_inline(picture, "image/svg+xml")}">'
+    image = ""
+    if any(panel.lines for panel in figure_panels):
+        image = f'<img alt="{escape(text)}" src="{_inline(picture, "image/svg+xml")}">'
     title = escape(f"{_name(figure)}: {figure.title}" if figure.number.isdigit() else figure.title)
     lines = []
-    table = {row.experiment: row for row in rows("paper", [figure.number])}
+    named = {row.experiment: row for row in rows("paper", [figure.number])}
     for panel in figure_panels[: len(figure.tasks)]:
-        for i, line in enumerate(panel.lines):
+        for line in panel.lines:
             run = line.runs[0]
-            row = table[run.path.parent.name]
-            command = " ".join([*row.start, "--env", row.task, *row.flags])
+            row = named[run.path.parent.name]
+            command = " ".join(["python", *row.start, "--env", row.task, *row.flags])
             settings = ", ".join(f"{k} {v}" for k, v in run.settings.items() if k not in ("algorithm", "env"))
             cells = [line.experiment.label, f"<code>{escape(command)}</code>", escape(settings)]
-            lines.append([escape(panel.title) if i == 0 else "", *cells])
+            lines.append([escape(panel.title), *cells])
     head = ["task", "learner", "command at the paper's length", "settings used"]
-    details = f"<details><summary>Settings behind it</summary>{_table(head, lines)}</details>" if lines else ""
+    details = f"<details><summary>Settings behind it</summary>{table(head, lines)}</details>" if lines else ""
     return (
         f'<h2 id="figure-{figure.number}">{title}</h2>\n'
         f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>{details}"

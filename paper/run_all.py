@@ -21,6 +21,7 @@ from pathlib import Path
 
 from common.parser import Parser, number
 from common.ranks import LAUNCHERS
+from curves.table import aligned
 from paper.figures import FIGURES
 from paper.pool import Pool
 from paper.runs import ROOT, SCALES, rows
@@ -29,14 +30,13 @@ from paper.state import State, clock, remaining
 
 def table(states: Sequence[State], args: argparse.Namespace, workers: int) -> str:
     """A line a row, and what is done, running, left, and for how long."""
-    lines = [f"{'figures':14} {'experiment':46} {'seeds':>5} {'state':17} {'time':>12}  command"]
+    rows = [["figures", "experiment", "seeds", "state", "time", "command"]]
     for state in states:
         row = state.row
         time_left = clock(remaining([state], 1)) if state.left else "-"
-        lines.append(
-            f"{' '.join(row.figures):14} {row.experiment:46} {row.seeds:5} {state.describe():17} {time_left:>12}  "
-            f"{' '.join(row.start)} --env {row.task} {' '.join(row.flags)}"
-        )
+        command = " ".join(["python", *row.start, "--env", row.task, *row.flags])
+        rows.append([" ".join(row.figures), row.experiment, str(row.seeds), state.describe(), time_left, command])
+    lines = aligned(rows, "llrlrl")
     running = sum(state.running() for state in states if state.left)
     done = sum(not state.left for state in states)
     lines.append(

@@ -14,6 +14,7 @@ from paper.runs import Row, family, matches
 
 # milliseconds of one core for one agent's update at 256 units and a batch of 100; `python -m bench` measures them
 UPDATE = {"i2q_ddpg": 2.3, "mbpo_baseline": 2.1, "iddpg": 0.9, "d3g": 2.3, "i2q_expectile": 2.2, "ippo": 0.07}
+ANOTHER = 2.3  # of a program that is not measured
 GAMES = {"trees": 1.5, "two-optima": 0.3, "qplex-game": 0.03, "qtran-game": 0.03}  # of a step, of 100 games at a time
 START = 4.0  # seconds until a program trains
 
@@ -33,7 +34,7 @@ def cost(row: Row) -> float:
     game = family(row.task) == "differential"
     share = int(flags.get("--updates", 10 if game else 50)) / 50  # updates a step
     width = min(1.0, (int(flags.get("--hid", 256)) / 256) ** 2 + 0.15)
-    return 1e-3 * (agents(row.task) * share * width * UPDATE[row.program] + (0.05 if game else 0.4))
+    return 1e-3 * (agents(row.task) * share * width * UPDATE.get(row.program, ANOTHER) + (0.05 if game else 0.4))
 
 
 class State:

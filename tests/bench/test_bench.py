@@ -1,4 +1,4 @@
-"""What bench.py counts and compares, and how it reports; never how long anything takes."""
+"""What the benchmark counts and compares, and how it reports; never how long anything takes."""
 
 import argparse
 import contextlib
@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
+from helpers.toys import Toy, make_agents, make_batch
 from torch.utils.flop_counter import FlopCounterMode
-from toys import Toy, make_agents, make_batch
 
-from bench import naive
-from bench import updates as bench
+from bench import naive, updates
+from bench.__main__ import main
+from bench.clock import Clock, spread
+from bench.environments import ROBOTS
+from bench.flops import N_ACT, N_OBS, PASSES, SHAPES, flops, useful
 from common.fast import passes
 from envs.vector import VectorEnv, mask
 
@@ -32,7 +35,7 @@ AGAIN = {"i2q_ddpg --rule released": "pi q", "i2q_expectile --form released": "p
 @pytest.mark.parametrize("kind, per_row", [("", 9 + 12 + 8), ("!", 3 * (9 + 12 + 8) - 9), (">", 2 * (9 + 12 + 8) - 3)])
 def test_a_pass_costs_its_products_once_twice_or_nearly_three_times(kind, per_row):
     """1 + 2 inputs, 3 and 4 units, 2 outputs. Of the inputs' gradient only that of the last two is wanted."""
-    assert bench.flops(kind, (1, 2, 2), [3, 4], batch=5) == 2 * 5 * per_row
+    assert flops(kind, (1, 2, 2), [3, 4], batch=5) == 2 * 5 * per_row
 
 
 def test_an_update_of_iddpg_by_hand():
@@ -40,7 +43,7 @@ def test_an_update_of_iddpg_by_hand():
     forward = 2 * pi + 3 * q
     to_parameters = 2 * pi - 11 * 256 + 2 * q - 14 * 256
     to_the_action = q - 11 * 256
-    assert bench.useful("iddpg", [256, 256], 100) == 200 * (forward + to_parameters + to_the_action)
+    assert useful("iddpg", [256, 256], 100) == 200 * (forward + to_parameters + to_the_action)
 
 
 def products_of(line: str) -> Counter:
@@ -51,18 +54,18 @@ def products_of(line: str) -> Counter:
 
 def set_up(name: str):
     """An update at the bench's widths, and how many rows its batch has."""
-    env = VectorEnv("bench", [0], mask([bench.N_OBS]), mask([bench.N_ACT]), 1000)
+    env = VectorEnv("bench", [0], mask([N_OBS]), mask([N_ACT]), 1000)
     size = {"rollout": 12} if name == "ippo" else {"batch_size": 12}
-    cfg = bench.CASES[name].module.Config(hid=16, **bench.CASES[name].flags, **size)
-    case = bench.CASES[name]
-    agents, (batch,) = case.module.Agents(env, cfg, env.seeds), bench.transitions(case, env, cfg, "cpu", 1)
+    cfg = updates.CASES[name].module.Config(hid=16, **updates.CASES[name].flags, **size)
+    case = updates.CASES[name]
+    agents, (batch,) = case.module.Agents(env, cfg, env.seeds), updates.transitions(case, env, cfg, "cpu", 1)
     return case.updates(case.module.update, agents, itertools.repeat(batch), cfg)
 
 
-@pytest.mark.parametrize("name", bench.CASES)
+@pytest.mark.parametrize("name", updates.CASES)
 def test_the_passes_are_those_that_an_update_makes(name, monkeypatch):
-    widths, made = {"": 0, "o": bench.N_OBS, "a": bench.N_ACT, "1": 1}, Counter()
-    names = {(widths[a] + widths[b], widths[out]): name for name, (a, b, out) in bench.SHAPES.items()}
+    widths, made = {"": 0, "o": N_OBS, "a": N_ACT, "1": 1}, Counter()
+    names = {(widths[a] + widths[b], widths[out]): name for name, (a, b, out) in SHAPES.items()}
     forward, backward = passes._forward, passes._backward
 
     def count_forward(net, *args, **kwargs):
@@ -79,30 +82,30 @@ def test_the_passes_are_those_that_an_update_makes(name, monkeypatch):
     update, expected = set_up(name), Counter()
     update()
     update()
-    for line, times in bench.PASSES[name].items():
+    for line, times in PASSES[name].items():
         expected += Counter({key: int(2 * times * count) for key, count in products_of(line).items()})
     assert +made == expected + products_of(" ".join([AGAIN.get(name, "")] * 2))
 
 
-@pytest.mark.parametrize("name", bench.CASES)
+@pytest.mark.parametrize("name", updates.CASES)
 def test_useful_flops_are_those_of_pytorchs_products_less_what_is_thrown_away(name):
     update = set_up(name)
     with FlopCounterMode(display=False) as counter:
         update()
         update()
-    useful = 2 * bench.useful(name, [16, 16], 12)
+    needed = 2 * useful(name, [16, 16], 12)
     widths = {"pi": (11, 0, 3), "q": (11, 3, 1), "v": (11, 0, 1)}
-    again = 2 * sum(bench.flops("", widths[network], [16, 16], 12) for network in AGAIN.get(name, "").split())
-    thrown_away = sum(2 * times * line.count(">") for line, times in bench.PASSES[name].items()) * 2 * 12 * 11 * 16
-    assert counter.get_total_flops() == useful + again + thrown_away
+    again = 2 * sum(flops("", widths[network], [16, 16], 12) for network in AGAIN.get(name, "").split())
+    thrown_away = sum(2 * times * line.count(">") for line, times in PASSES[name].items()) * 2 * 12 * 11 * 16
+    assert counter.get_total_flops() == needed + again + thrown_away
 
 
 # Comparing
 
 
-@pytest.mark.parametrize("name", [name for name in bench.CASES if name != "ippo"])  # which keeps its moments in single
+@pytest.mark.parametrize("name", sorted(updates.CASES.keys() - {"ippo"}))  # it keeps its moments in single precision
 def test_three_updates_equal_those_of_a_naive_learner_for_each_agent(name):
-    case, env = bench.CASES[name], Toy([3, 4])
+    case, env = updates.CASES[name], Toy([3, 4])
     agents, cfg = make_agents(case.module, env, torch.float64, **case.flags)
     learners = naive.learners_like(case.learner, agents, env, cfg)
     batches = [make_batch(env, seed=turn, dtype=torch.float64) for turn in range(3)]
@@ -117,26 +120,26 @@ def test_three_updates_equal_those_of_a_naive_learner_for_each_agent(name):
 
 def test_three_updates_of_ippo_equal_those_of_a_naive_learner_in_single_precision():
     args = argparse.Namespace(device="cpu", kernels=None, rollout=130)
-    _, differences, _ = bench.contestants(bench.CASES["ippo"], 2, 2, args)
+    _, differences, _ = updates.contestants(updates.CASES["ippo"], 2, 2, args)
     assert 0 < differences["apart"] < 1e-4
 
 
 def test_contestants_take_turns():
     log: list[str] = []
-    clock = bench.Clock("cpu", rounds=3, seconds=0.0)
+    clock = Clock("cpu", rounds=3, seconds=0.0)
     taken = clock.turns({name: lambda n, name=name: log.append(name) for name in "ab"})
     assert re.fullmatch(r"(a+b+){4}", "".join(log))  # to warm up, and three rounds
     assert {name: len(seconds) for name, seconds in taken.items()} == {"a": 3, "b": 3}
 
 
 def test_a_spread_is_median_least_and_greatest():
-    assert bench.spread(np.array([3.0, 1.0, 2.0, 10.0])) == {"median": 2.5, "min": 1.0, "max": 10.0}
+    assert spread(np.array([3.0, 1.0, 2.0, 10.0])) == {"median": 2.5, "min": 1.0, "max": 10.0}
 
 
 def run(*argv: str) -> tuple[int, str]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        status = bench.main(["--quick", *argv])
+        status = main(["--quick", *argv])
     return status, out.getvalue()
 
 
@@ -164,7 +167,7 @@ def test_quick_reports_everything_as_json():
     for row in report["peak"]:
         assert row.keys() == {"product", "gflops", "before", "after"}
         assert row["gflops"].keys() == numbers
-    assert {row["algorithm"] for row in report["updates"]} == set(bench.CASES)
+    assert {row["algorithm"] for row in report["updates"]} == set(updates.CASES)
     assert {row["way"] for row in report["updates"]} >= {"eager", "naive"}
     for row in report["updates"]:
         assert (row["seeds"], row["agents"]) == (1, 2)
@@ -172,11 +175,11 @@ def test_quick_reports_everything_as_json():
             assert row[name].keys() == numbers
             assert 0 < row[name]["min"] <= row[name]["median"] <= row[name]["max"]
         checked = row["way"] in ("compiled", "eager")
-        assert row["apart"] is None or (checked and row["difference"] > 0 and 0 < row["apart"] < bench.TOLERANCE)
-    assert sum(row["apart"] is not None for row in report["updates"]) == len(bench.CASES)
+        assert row["apart"] is None or (checked and row["difference"] > 0 and 0 < row["apart"] < updates.TOLERANCE)
+    assert sum(row["apart"] is not None for row in report["updates"]) == len(updates.CASES)
     assert {(row["env"], row["way"]) for row in report["env"]} == {
         ("DifferentialGame-3", "ours"),
-        *((name, way) for name in bench.ROBOTS for way in ("ours", "gymnasium", "mamujoco")),
+        *((name, way) for name in ROBOTS for way in ("ours", "gymnasium", "mamujoco")),
     }
     for row in report["train"]:
         assert row.keys() == {"algorithm", "env", "steps_per_s", "updates_alone_per_s", "of_updates_alone"}
@@ -206,7 +209,7 @@ def test_the_table_has_a_line_for_each_contestant():
 )
 def test_a_usage_error_is_one_line_and_status_2(argv, word, capsys):
     with pytest.raises(SystemExit) as end:
-        bench.main(argv)
+        main(argv)
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("bench.py: ") and word in line
+    assert line.startswith("bench: ") and word in line

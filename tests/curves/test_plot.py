@@ -39,6 +39,14 @@ def test_without_out_the_picture_is_in_the_first_logdir_and_its_path_is_printed(
     assert (tmp_path / "a" / "curve.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.parametrize("flag", ["-c", "--count"])
+def test_c_draws_every_seed_on_its_own(tmp_path, capsys, flag):
+    for seed in range(2):
+        write_run(tmp_path, "a", seed, [1, 2])
+    assert plot.main([str(tmp_path), flag]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[2:4]] == ["a", "a"]
+
+
 def test_the_table_has_what_the_seeds_came_to(tmp_path, capsys):
     for seed, final in enumerate([0, 10, 20, 60]):
         write_run(tmp_path, "a", seed, [1, final])
@@ -95,6 +103,9 @@ MISTAKES = {
     "no such x": (["{}", "-x", "Steps"], "-x Steps"),
     "a column of nan": (["{}", "-y", "AverageEpRet"], "-y AverageEpRet: no run has numbers"),
     "legend too long": (["{}", "-l", "A", "B", "C"], "-l has 3 names for 1 LOGDIRs, 1 curves: a"),
+    "limits": (["{}", "--xlim", "5", "5"], "--xlim 5 5: the first number must be below the second"),
+    "size": (["{}", "--size", "0", "3"], "'0' must be a number, within 1 .. 100"),
+    "log": (["{}", "--log", "z"], "invalid choice: 'z'"),
     "smooth 0": (["{}", "--smooth", "0"], "argument -s/--smooth: '0' must be a whole number, 1 or more"),
     "smooth x": (["{}", "--smooth", "x"], "'x' must be a whole number"),
     "no such estimate": (["{}", "--est", "max"], "invalid choice: 'max'"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ROOT
-from toys import train
+from helpers.toys import train
 
 import iddpg
 from common.checkpoint import Checkpoints

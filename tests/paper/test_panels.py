@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.runs import GAME, write_experiment, write_game
 
@@ -31,14 +32,28 @@ def test_a_figure_has_a_panel_a_task_and_a_line_a_learner(tmp_path):
 def test_the_caption_says_how_many_seeds_and_steps_are_behind_each_curve(tmp_path):
     write_game(tmp_path, [90, 91, 92, 93], [29] * 3, n_rows=20)
     assert "I2Q: 4 seeds to step 200,000; IDDPG: 3 seeds to step 200,000." in drawn(tmp_path)[1]
-    assert drawn(tmp_path, "8")[1].endswith("Not run yet.")
 
 
-def test_a_panel_without_runs_says_so_and_names_what_else_is_missing(tmp_path):
+def test_a_panel_names_the_learners_that_are_not_run(tmp_path):
     write_game(tmp_path, [90], [29])
-    for number, text in (("6", "not run yet: D3G, λ\u00a0=\u00a00"), ("8", "not run yet")):
-        (ax,) = draw(drawn(tmp_path, number)[0], tmp_path / "x.png").axes
-        assert text in [t.get_text() for t in ax.texts]
+    (ax,) = draw(drawn(tmp_path, "6")[0], tmp_path / "x.png").axes
+    assert "not run yet: D3G, λ\u00a0=\u00a00" in [t.get_text() for t in ax.texts]
+
+
+def test_panels_without_runs_are_one_line_of_the_caption_and_no_picture(tmp_path):
+    write_experiment(tmp_path, "iddpg_2x3Walker", 0, [1, 2], env="2x3Walker")
+    found, text = drawn(tmp_path, "9")
+    assert text.endswith(" Not run yet: 2x3HalfCheetah, 2|4HalfCheetah, 3x2Walker, 2x4Ant, 3x1Hopper.")
+    assert [ax.get_title() for ax in draw(found, tmp_path / "x.png").axes] == ["2x3Walker"]
+
+
+def test_lines_of_one_step_games_are_drawn_at_their_values(tmp_path):
+    for learner in ("vdn", "qmix", "qplex-3L10H", "qtran"):
+        name = f"value_factorization_qplex-game_{learner}"
+        for seed in range(2):
+            write_experiment(tmp_path, name, seed, [8] * 20, env="qplex-game")
+    (ax,) = draw(drawn(tmp_path, "qplex")[0], tmp_path / "x.png").axes
+    assert {float(y) for line in ax.lines for y in np.ravel(line.get_ydata())} == {8.0}
 
 
 def test_a_learner_has_one_colour_in_all_figures(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,6 +73,19 @@ def test_the_list_starts_nothing_and_says_what_is_left(main, tmp_path, capsys):
     assert main("--list") == 0
     assert "2 rows: 0 done, 0 running, 2 left; about " in capsys.readouterr().out
     assert not (tmp_path / "data" / "lam2").exists()
+
+
+def test_the_list_is_aligned_however_many_figures_share_a_row(tmp_path, capsys):
+    assert run_all.main(["--scale", "paper", "--list", "--data_dir", str(tmp_path)]) == 0
+    head, *rows, _ = capsys.readouterr().out.splitlines()
+    for title, word in (("experiment", r"\w+_\S+"), ("command", r"python \S+\.py|python -m games\.\w+")):
+        found = [re.search(rf"(?<=  )({word})", row) for row in rows]
+        assert {match.start() for match in found if match} == {head.index(title)}
+        assert all(found)
+
+
+def test_a_program_that_was_never_measured_has_a_cost(tmp_path):
+    assert cost(Row("mine", "mine", GAME, ["--epochs", "1"], 1, ["6"])) > 0
 
 
 def test_every_row_is_run_once_and_then_nothing_is_left(main, tmp_path, capsys):

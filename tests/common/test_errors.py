@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checks import TINY, command, kept
 from gymnasium.spaces import Box
+from helpers.checks import TINY, command, kept
 from pettingzoo import ParallelEnv
 
 import envs
@@ -26,7 +26,7 @@ from common.errors import UsageError
 from common.folder import Folder
 from envs.errors import RowsBroken
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GAME = {"env": "DifferentialGame-2", "exp_name": "x", "record": "off", "compile": "off", "epochs": 2}
 
 

@@ -5,9 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
-from checks import assert_resumes_exactly, assert_trains
+from helpers.checks import assert_resumes_exactly, assert_trains
+from helpers.toys import Toy, in_float64, make_agents, make_batch, nets_of, parameters, same_bits
 from torch import nn
-from toys import Toy, in_float64, make_agents, make_batch, nets_of, parameters, same_bits
 
 from common.seeding import Streams
 from examples import itd3, maddpg

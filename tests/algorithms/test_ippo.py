@@ -10,9 +10,9 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from checks import kept, rows_of
+from helpers.checks import kept, rows_of
+from helpers.toys import WIDTHS, Toy
 from torch import Tensor, nn
-from toys import WIDTHS, Toy
 
 import envs
 import ippo

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from toys import Toy, make_agents, make_batch, nets_of, parameters, same_bits
 
 from common.checkpoint import Checkpoints
 from common.fast import kernels
 from common.nets import MLP
 from common.runs import main
+from helpers.toys import Toy, make_agents, make_batch, nets_of, parameters, same_bits
 
 Layers = list[tuple[np.ndarray, np.ndarray]]  # weight (S, N, out, in) and bias (S, N, out) of each, in float64
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from toys import train
+from helpers.toys import train
 
 import d3g
 import i2q_ddpg

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import TINY
+from helpers.checks import TINY
 
 import d3g
 import i2q_ddpg
@@ -123,7 +123,7 @@ def test_a_process_may_not_take_more_than_its_limit_of_addresses():
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, resource.RLIM_INFINITY)); print(free_memory())"
     )
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert 0 < int(done.stdout) <= 2**28
 

@@ -1,10 +1,10 @@
 """The MBPO baseline: I2Q with lambda = 0 bit for bit, so its targets are tested where I2Q's are."""
 
-import checks
 import numpy as np
 import pytest
 import torch
-from toys import Toy, make_agents, make_batch
+from helpers import checks
+from helpers.toys import Toy, make_agents, make_batch
 
 import i2q_ddpg
 import mbpo_baseline

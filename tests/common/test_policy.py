@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.toys import Toy
 from safetensors.numpy import save_file
 from torch import nn
-from toys import Toy
 
 import d3g
 import i2q_ddpg
@@ -23,7 +23,7 @@ from common.nets import Module
 from common.policy import load_policy
 from common.seeding import Streams
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LEARNERS = [d3g, i2q_ddpg, i2q_expectile, iddpg, ippo, mbpo_baseline]
 
 

@@ -5,8 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+from helpers.toys import Toy, make_agents, make_batch, nets_of, parameters, same_bits, train
 from safetensors.numpy import load_file
-from toys import Toy, make_agents, make_batch, nets_of, parameters, same_bits, train
 
 import i2q_ddpg
 import iddpg

@@ -15,7 +15,7 @@ from common import checkpoint
 from common.checkpoint import Checkpoints, Damaged, write_atomic
 from common.replay import Replay
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def fill(replay: Replay, steps: int) -> None:

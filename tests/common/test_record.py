@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import pytest
 import torch
-from checks import compiled
-from test_replay import filled
-from toys import Toy, make_agents, make_batch, parameters, same_bits
+from helpers.checks import compiled
+from helpers.replays import filled
+from helpers.toys import Toy, make_agents, make_batch, parameters, same_bits
 
 import d3g
 import i2q_ddpg

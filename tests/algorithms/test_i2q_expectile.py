@@ -1,11 +1,11 @@
 """I2Q without a forward model: both forms' targets, losses and update against oracles in numpy."""
 
-import checks
 import numpy as np
 import pytest
 import torch
-from checks import run_net
-from toys import Toy, make_agents, make_batch
+from helpers import checks
+from helpers.checks import run_net
+from helpers.toys import Toy, make_agents, make_batch
 
 import i2q_expectile
 

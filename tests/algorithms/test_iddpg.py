@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from toys import Toy, make_agents, make_batch
+from helpers.toys import Toy, make_agents, make_batch
 
 import iddpg
 from bench import naive

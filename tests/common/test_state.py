@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checks import command, kept, rows_of
+from helpers.checks import command, kept, rows_of
+from helpers.toys import Toy, make_agents, make_batch
 from torch import nn
-from toys import Toy, make_agents, make_batch
 
 import iddpg
 from common.checkpoint import Checkpoints

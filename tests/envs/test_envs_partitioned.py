@@ -17,7 +17,7 @@ from envs.partitioned import BODIES, LEGACY_SPLITS, SPLITS
 
 make: Any = envs.make  # Any, as tests look inside
 mamujoco = partitioned.load("gymnasium_robotics").mamujoco_v1
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = partitioned.known()
 FARAMA = {  # all of MaMuJoCo's own partitions that are taken over
     "HalfCheetah": ["2x3", "6x1"],

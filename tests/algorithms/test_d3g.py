@@ -2,13 +2,13 @@
 
 import functools
 
-import checks
 import numpy as np
 import pytest
 import torch
-from checks import run_net
+from helpers import checks
+from helpers.checks import run_net
+from helpers.toys import Toy, make_agents, make_batch, nets_of, parameters, same_bits, train
 from safetensors.numpy import load_file
-from toys import Toy, make_agents, make_batch, nets_of, parameters, same_bits, train
 
 import d3g
 import envs

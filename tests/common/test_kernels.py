@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checks import compiled
+from helpers.checks import compiled
+from helpers.toys import Toy, make_agents, make_batch, parameters
 from torch import Tensor
-from toys import Toy, make_agents, make_batch, parameters
 
 import d3g
 import i2q_ddpg
@@ -23,7 +23,7 @@ from common.fast import kernels
 from common.nets import MLP
 from common.seeding import Streams
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

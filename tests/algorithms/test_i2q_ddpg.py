@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from helpers.toys import Toy, make_agents, make_batch, nets_of
 from torch import Tensor
-from toys import Toy, make_agents, make_batch, nets_of
 
 import i2q_ddpg
 from bench import naive

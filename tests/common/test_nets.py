@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from checks import compiled
+from helpers.checks import compiled
+from helpers.toys import Toy, make_agents
 from torch import Tensor, nn
-from toys import Toy, make_agents
 
 import iddpg
 from common import state

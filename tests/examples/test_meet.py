@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checks import command, rows_of
+from helpers.checks import command, rows_of
 from pettingzoo.test import parallel_api_test
 
 import envs

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_runs import GAME, assert_same, folder, rows
+from helpers.folders import GAME, assert_same, folder, rows
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MPIRUN = Path(sys.executable).with_name("mpirun")
 # products that threads would share if there were several, and enough of them for a signal to come in time
 FLAGS = {**GAME, "hid": 64, "batch_size": 64, "updates": 100, "threads": 0}

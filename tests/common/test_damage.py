@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checks import command, kept
+from helpers.checks import command, kept
 from safetensors.numpy import load_file, save_file
 
 import iddpg

@@ -1,0 +1,116 @@
+"""What a picture shows of its lines: all seeds, true values, sensible limits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.runs import write_run
+
+from curves.draw import columns_for, draw
+from curves.lines import FIT, Panel, arrange, group
+from curves.panel import THIN, markers_for
+from curves.read import load
+from curves.style import View
+from curves.table import cut, describe
+
+
+def panel_of(root: Path) -> Panel:
+    (panel,) = arrange(group(load([str(root)])))
+    return panel
+
+
+def axes_of(root: Path, **view):
+    (axes,) = draw([panel_of(root)], root / "x.png", View(**view)).axes
+    return axes
+
+
+@pytest.mark.parametrize("seeds, thin", [(1, 0), (2, 2), (8, 8), (9, 0)])
+def test_every_seed_of_up_to_eight_is_drawn_thin(tmp_path, seeds, thin):
+    for seed in range(seeds):
+        write_run(tmp_path, "a", seed, [seed, 10 * seed])
+    lines = [line for line in axes_of(tmp_path).lines if line.get_linewidth() == THIN]
+    ends = [np.asarray(line.get_ydata())[-1] for line in lines]
+    assert sorted(ends) == [10.0 * seed for seed in range(thin)]
+
+
+def test_the_caption_says_what_thin_lines_are(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "a", seed, [1, 2])
+    assert describe([panel_of(tmp_path)], FIT).endswith(
+        "over 2 seeds (below 4 seeds: the mean); shaded: bootstrap 95 % interval; thin: every seed."
+    )
+
+
+def test_one_long_line_does_not_squeeze_the_others_and_the_caption_says_that_it_goes_on(tmp_path):
+    for name, rows in (("a", 10), ("b", 10), ("c", 40)):
+        write_run(tmp_path, name, 0, list(range(rows)))
+    axes = axes_of(tmp_path)
+    assert axes.get_xlim() == (0, 10_100)
+    assert axes.get_ylim()[1] < 12  # what is not shown takes no room
+    assert cut([panel_of(tmp_path)], View()) == " Not shown: c goes on to 40,000."
+    assert axes_of(tmp_path, xlim=(0, 40_000)).get_xlim() == (0, 40_000)
+    assert cut([panel_of(tmp_path)], View(xlim=(0, 20_000))) == ""
+
+
+def test_of_two_lines_the_longer_one_is_drawn_to_its_end(tmp_path):
+    for name, rows in (("a", 10), ("b", 40)):
+        write_run(tmp_path, name, 0, list(range(rows)))
+    assert axes_of(tmp_path).get_xlim()[1] >= 40_000
+
+
+def test_lines_that_coincide_have_markers_at_points_of_their_own(tmp_path):
+    for name, value in (("a", 8.0), ("b", 8.0), ("c", 0.0)):
+        write_run(tmp_path, name, 0, [value] * 40)
+    marked: list[Any] = [line for line in axes_of(tmp_path).lines if line.get_marker() not in ("", "None")]
+    assert len({line.get_marker() for line in marked}) == 3
+    assert len({line.get_markevery()[0] for line in marked}) == 3
+
+
+def test_lines_that_only_cross_have_none(tmp_path):
+    write_run(tmp_path, "a", 0, list(range(40)))
+    write_run(tmp_path, "b", 0, list(range(40, 0, -1)))
+    assert markers_for([panel_of(tmp_path)]) == {}
+
+
+def test_seeds_of_one_label_are_not_told_apart(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path, "a", seed, [8.0] * 40)
+    write_run(tmp_path, "b", 0, [0.0] * 40)
+    assert markers_for(arrange(group(load([str(tmp_path)]), count=True))) == {}
+
+
+def test_axes_are_logarithmic_where_asked_for_also_with_negative_values(tmp_path):
+    write_run(tmp_path, "a", 0, [1, 10, 100])
+    assert axes_of(tmp_path, log=("x", "y")).get_yscale() == "log"
+    assert axes_of(tmp_path, log=("x",)).get_xscale() == "log"
+    assert axes_of(tmp_path, log=("x",)).get_xlim()[0] == 1000  # no 0
+    write_run(tmp_path, "b", 0, [-5, 10, 100])
+    assert axes_of(tmp_path, log=("y",)).get_yscale() == "symlog"
+
+
+def test_ticks_of_logarithmic_axes_are_plain_numbers(tmp_path):
+    write_run(tmp_path, "a", 0, [1, 10, 100])
+    labels = [label.get_text() for label in axes_of(tmp_path, log=("y",)).get_yticklabels()]
+    assert {"1", "10", "100"} <= set(labels)
+
+
+def test_limits_title_and_size_are_those_asked_for(tmp_path):
+    write_run(tmp_path, "a", 0, [1, 2, 3])
+    figure = draw([panel_of(tmp_path)], tmp_path / "x.png", View(ylim=(-1, 9), title="Three rows", size=(7, 3)))
+    assert figure.axes[0].get_ylim() == (-1, 9)
+    assert figure.legends[0].get_title().get_text() == "Three rows"
+    assert np.array_equal(figure.get_size_inches(), (7, 3))
+
+
+@pytest.mark.parametrize(
+    "labels, width, abreast",
+    [
+        (["released rule + whole state"] * 8, 5.4, 2),
+        (["I2Q"] * 3, 5.4, 3),
+        (["I2Q"] * 9, 3.0, 5),
+        (["x" * 200], 3.0, 1),
+    ],
+)
+def test_a_legend_has_as_many_columns_as_there_is_room_for(labels, width, abreast):
+    assert columns_for(labels, width) == abreast
