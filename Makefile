@@ -50,11 +50,11 @@ format: setup
 	$(BIN)/ruff format .
 
 # For maintainers, with uv on PATH: one lock for Python 3.10 to 3.13 on every system. A CUDA build of torch pins its own CUDA
-# packages exactly, and the CPU build has none, so they stay out.
+# packages exactly, and the CPU build has none, so they stay out; so does wandb, which nothing here needs.
 lock:
 	{ echo "# The versions that are tested; pyproject.toml has the ranges. Made by: make lock"; \
-	  echo torch==2.13.0 | uv pip compile --universal --python-version 3.10 --all-extras --no-header --no-annotate --quiet \
-	    --constraints - pyproject.toml | grep -Ev '^(cuda-|nvidia-|triton)'; } > requirements.lock.new
+	  echo torch==2.13.0 | uv pip compile --universal --python-version 3.10 --extra video --extra tensorboard --extra dev \
+	    --no-header --no-annotate --quiet --constraints - pyproject.toml | grep -Ev '^(cuda-|nvidia-|triton)'; } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
 
 clean:

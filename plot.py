@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # matplotlib takes most of a second to import: --help and use
 
 # settings in which the seeds of one curve may differ
 IRRELEVANT = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile"}
-IRRELEVANT |= {"tensorboard", "versions"}
+IRRELEVANT |= {"tensorboard", "wandb", "versions"}
 PERFORMANCE = ("AverageTestEpRet", "AverageEpRet")  # Spinning Up's alias Performance is the first that a run has
 AXIS_LABELS = {
     "Performance": "return",

@@ -17,7 +17,7 @@ from common.errors import UsageError
 
 # flags that may differ between a run and its continuation: how long, where, and by what the same numbers are computed
 FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile"}
-FREE |= {"record", "stop_on_divergence", "tensorboard"}
+FREE |= {"record", "stop_on_divergence", "tensorboard", "wandb"}
 LATER = {"batches": "apart"}  # flags that older runs do not have, and what these runs did
 
 

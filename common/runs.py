@@ -4,8 +4,8 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import importlib.util
 import io
+import itertools
 import math
 import os
 import re
@@ -27,6 +27,7 @@ import tyro
 from safetensors.numpy import save
 from tqdm import tqdm
 
+from common import writers
 from common.checkpoint import flatten, write_atomic
 from common.errors import UsageError
 from common.fast import kernels
@@ -61,6 +62,7 @@ class RunConfig:
     record: Literal["auto", "on", "off"] = "auto"  # replay a record of the update; auto: where that gives the same bits
     stop_on_divergence: bool = False  # end a seed, with status 1, whose values pass what any return can be
     tensorboard: bool = False  # also write TensorBoard's event files
+    wandb: bool = False  # also log to Weights & Biases; WANDB_MODE=offline does so without network
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -149,7 +151,7 @@ class Run:
         self.diverged: set[int] = set()  # rows that were warned of
         self.names: set[str] = set()  # of all that a checkpoint holds of the agents
         self.parts: dict[str, Any] = {}
-        self.writers: list[Any] = []
+        self.writers: list[list[Any]] = []  # by row, beside progress.txt
         self.bar = tqdm(disable=True)
         self.name = " ".join(f"s{seed}" for seed in seeds)
 
@@ -177,10 +179,8 @@ class Run:
             self.save(0)  # a disk that cannot be written to is found now, and rows never stand without a checkpoint
         else:
             say(f"[{self.name}] goes on from step {self.start} of {self.total}")
-        if self.config.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writers = [SummaryWriter(str(f.path / "tensorboard"), purge_step=self.start + 1) for f in self.folders]
+        for folder in self.folders:
+            self.writers.append(writers.open_writers(self.config, folder.path, folder.config, self.start))
 
     def record(self, update: Update) -> Update:
         """`update`, replayed from a record where --record allows it and the record gives the same; see Recorded."""
@@ -213,7 +213,7 @@ class Run:
         self.signals.held = False
         with contextlib.suppress(OSError):  # the terminal may be gone
             self.bar.close()
-        for writer in self.writers:
+        for writer in itertools.chain(*self.writers):
             writer.close()
 
     def save(self, step: int) -> None:
@@ -298,9 +298,8 @@ class Run:
             columns |= {**summary("TestEpRet", returns[row].tolist()), "TestEpLen": lengths[row].mean()}
             columns |= {"TotalEnvInteracts": step, **log, "Time": seconds}
             folder.append(columns)
-            if self.writers:
-                for name, value in columns.items():
-                    self.writers[row].add_scalar(name, value, step)
+            for writer in self.writers[row]:
+                writer.add(columns, step)
             line = (
                 f"[s{self.seeds[row]}] epoch {columns['Epoch']}/{self.config.epochs}  step {step}  "
                 f"train {columns['AverageEpRet']:.1f}  "
@@ -391,7 +390,7 @@ def _train_all(config: Any, train: Callable[[Any, Run], None], algorithm: str, r
         status = _train_seeds(config, train, algorithm, ranks, signals, seeds)
     except Stopped as stop:
         status, last_word = 128 + stop.signum, str(stop)
-    except Usage as error:
+    except UsageError as error:
         status, last_word = 2, f"{algorithm}.py: {error}" if str(error) else ""
     except OSError as error:
         mend = "what was saved before is whole: make room or mend it, and give the command again"
@@ -424,8 +423,7 @@ def _train_seeds(
     """Train this rank's share of the seeds, group after group: 0, or 1 if some failed. Raises Usage, Stopped."""
     if config.device != "cpu" and int(config.device[5:] or 0) >= torch.cuda.device_count():
         raise Usage(f"--device {config.device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
-    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise Usage("--tensorboard: it is not installed; pip install tensorboard")
+    writers.check(config)
     mine = seeds[ranks.rank :: ranks.size]
     folders = {seed: Folder(config, algorithm, seed) for seed in seeds}
     for seed, folder in folders.items():  # every rank looks at all, so that none starts where another one refuses
