@@ -1,4 +1,4 @@
-"""A stack of perceptrons in numpy, an observation at a time: what a run acts with, and what a policy file holds."""
+"""Stacks of perceptrons in numpy, for one observation at a time: what a run acts with, and what a policy file holds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import numpy as np
 class Perceptron:
     """act(norm(linear)) in the hidden layers, a linear layer at the end; every network its own weights.
 
-    Layer k has a weight (..., out, in) and a bias (..., out). Where hidden layers are normalised over their units (Ba
-    et al. 2016), they have a scale and a shift (..., out) too.
+    Layer k has a weight (..., out, in) and a bias (..., out). Where hidden layers are normalised over their units
+    (Ba et al. 2016), they have a scale and a shift (..., out) too.
     """
 
     weights: Sequence[np.ndarray]
@@ -23,12 +23,11 @@ class Perceptron:
     @classmethod
     def named(cls, tensors: Mapping[str, np.ndarray], name: str) -> "Perceptron":
         """From <name>.<k>.weight, .bias, .scale, .shift and <name>.tanh, as MLP.named has them. KeyError: not there."""
-        parts: dict[str, list[np.ndarray]] = {}
-        for kind in ("weight", "bias", "scale", "shift"):
-            depth = sum(key.startswith(f"{name}.") and key.endswith(f".{kind}") for key in tensors)
-            depth = max(depth, kind in ("weight", "bias"))
-            parts[kind] = [tensors[f"{name}.{k}.{kind}"] for k in range(depth)]
-        return cls(*parts.values(), activation="tanh" if f"{name}.tanh" in tensors else "relu")
+        depth = max(1, sum(key.startswith(f"{name}.") and key.endswith(".weight") for key in tensors))
+        weights, biases = ([tensors[f"{name}.{k}.{kind}"] for k in range(depth)] for kind in ("weight", "bias"))
+        normed = range(depth - 1 if f"{name}.0.scale" in tensors else 0)
+        scales, shifts = ([tensors[f"{name}.{k}.{kind}"] for k in normed] for kind in ("scale", "shift"))
+        return cls(weights, biases, scales, shifts, "tanh" if f"{name}.tanh" in tensors else "relu")
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """x (S, N, I) -> (S, N, O)."""
