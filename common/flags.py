@@ -56,6 +56,7 @@ class RunConfig:
     record: Literal["auto", "on", "off"] = "auto"  # replay a record of the update; auto: where that gives the same bits
     stop_on_divergence: bool = False  # end a seed, with status 1, whose values pass what any return can be
     tensorboard: bool = False  # also write TensorBoard's event files
+    wandb: bool = False  # also log to Weights & Biases; WANDB_MODE=offline does so without network
 
     def __post_init__(self) -> None:
         check_ranges(self)

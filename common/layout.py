@@ -23,7 +23,7 @@ IDEAL_VALUES = "ideal_values.txt"
 # Settings in which a run and its continuation, or the seeds of one curve, may differ: how long it is, where it is kept,
 # and what computes the same numbers
 FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile", "record"}
-FREE |= {"stop_on_divergence", "tensorboard", "versions"}
+FREE |= {"stop_on_divergence", "tensorboard", "wandb", "versions"}
 
 
 # what reading a file of another content than expected raises

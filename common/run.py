@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import signal
 import sys
 import time
@@ -13,7 +14,7 @@ import numpy as np
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from common import checks, limits
+from common import checks, limits, writers
 from common.checkpoint import NONSENSE, Damaged, write_atomic
 from common.console import Once, clock, say
 from common.errors import SeedFailure, UsageError, defect, exit_status, files, of_seeds, trace
@@ -52,7 +53,7 @@ class Run:
         self.diverged: set[int] = set()  # rows that were warned of
         self.names: set[str] = set()  # of all that a checkpoint holds of the agents
         self.parts: dict[str, Any] = {}
-        self.writers: list[Any] = []
+        self.writers: list[list[Any]] = []  # by row, beside progress.txt
         self.bar = tqdm(disable=True)
         self.name = " ".join(f"s{seed}" for seed in folders)
 
@@ -72,12 +73,9 @@ class Run:
             self.save(0)  # a disk that cannot be written to is found now, and rows never stand without a checkpoint
         else:
             say(f"[{self.name}] resuming from step {self.start} of {self.total}")
-        if self.config.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            with files():
-                paths = [str(folder.path / "tensorboard") for folder in self.folders]
-                self.writers = [SummaryWriter(path, purge_step=self.start + 1) for path in paths]
+        with files():
+            for folder in self.folders:
+                self.writers.append(writers.open_writers(self.config, folder.path, folder.config, self.start))
 
     def _restore(self, row: int) -> str:
         """Put back one seed's checkpoint: its progress.txt. Raises Usage where it does not hold what it has to."""
@@ -134,7 +132,7 @@ class Run:
         self.signals.held = False
         with contextlib.suppress(OSError):  # the terminal may be gone
             self.bar.close()
-        for writer in self.writers:
+        for writer in itertools.chain(*self.writers):
             writer.close()
 
     def save(self, step: int) -> None:
@@ -228,8 +226,8 @@ class Run:
             columns |= {"TotalEnvInteracts": step, **log, "Time": seconds}
             with files():
                 folder.append(columns)
-                for name, value in columns.items() if self.writers else ():
-                    self.writers[row].add_scalar(name, value, step)
+                for writer in self.writers[row]:
+                    writer.add(columns, step)
             line = (
                 f"[s{self.seeds[row]}] epoch {columns['Epoch']}/{self.config.epochs}  step {step}  "
                 f"train {columns['AverageEpRet']:.1f}  "

@@ -1,7 +1,6 @@
 """A program from its flags to its exit status: seeds shared out over ranks, trained group after group."""
 
 import contextlib
-import importlib.util
 import math
 import shlex
 import sys
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common import limits
+from common import limits, writers
 from common.console import Once, say
 from common.errors import Unwritten, exit_status, last_words
 from common.estimates import iqm
@@ -120,8 +119,7 @@ def _refuse_what_is_not_here(config: Any) -> None:
     """Raise Usage where a flag asks for a device or a package that this machine does not have."""
     if config.device != "cpu" and int(config.device[5:] or 0) >= torch.cuda.device_count():
         raise Usage(f"--device {config.device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
-    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise Usage("--tensorboard: it is not installed; pip install tensorboard")
+    writers.check(config)
 
 
 def _compile(config: Any, began: str, threads: int) -> tuple[str, Kernels | None]:

@@ -674,7 +674,7 @@ def test_tensorboard_gets_the_rows_and_keeps_them_over_a_resume(start, at_step, 
 
 
 def test_tensorboard_that_is_not_installed_is_said_before_training(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     status, _, err = start(**GAME, tensorboard=True)
     assert (status, err) == (2, "i2q_ddpg.py: --tensorboard: it is not installed; pip install tensorboard\n")
     assert not folder(tmp_path).exists()
