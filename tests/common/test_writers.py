@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import checks
 import pytest
+from helpers import checks
 
 import i2q_ddpg
 from common.runs import main
