@@ -266,8 +266,8 @@ class Run:
             for row, text in texts.items():
                 say(f"[s{self.seeds[row]}] WARNING: {text}; the learner diverges", sys.stderr)
 
-    def end_epoch(self, step: int, returns: np.ndarray, lengths: np.ndarray) -> None:
-        """Write and show one row a seed: the log's means, and the tests' returns and lengths (S, E)."""
+    def end_epoch(self, step: int, returns: np.ndarray, lengths: np.ndarray, **more: np.ndarray) -> None:
+        """Write and show one row a seed: the log's means, those of the tests' returns, lengths and `more`, (S, E)."""
         self._check_losses(step)
         self._check_values(step)
         self.check(step, **{"return of a test episode": returns})
@@ -279,6 +279,7 @@ class Run:
             episodes = {name: log.pop(name) for name in list(log) if "Ep" in name}
             columns = {"Epoch": step // self.config.steps_per_epoch, **episodes}
             columns |= {**summary("TestEpRet", returns[row].tolist()), "TestEpLen": lengths[row].mean()}
+            columns |= {name: values[row].mean() for name, values in more.items()}
             columns |= {"TotalEnvInteracts": step, **log, "Time": seconds}
             folder.append(columns)
             if self.writers:
@@ -288,7 +289,7 @@ class Run:
                 f"[s{self.seeds[row]}] epoch {columns['Epoch']}/{self.config.epochs}  step {step}  "
                 f"train {columns['AverageEpRet']:.1f}  "
                 f"test {columns['AverageTestEpRet']:.1f} +- {columns['StdTestEpRet']:.1f}  "
-                + "".join(f"{name} {value:.3g}  " for name, value in log.items())
+                + "".join(f"{name} {columns[name]:.3g}  " for name in [*more, *log])
                 + f"{rate:.0f} steps/s  {left} left"
             )
             with tqdm.external_write_mode():  # above the bar, where there is one
@@ -519,7 +520,7 @@ def _not_finite(state: dict[str, Any]) -> list[str]:
 def _first_bad(array: np.ndarray) -> str:
     """'nan, agent 1, number 0' for an array (N, O), 'inf, episode 3' for one (E,), 'nan' for a number."""
     index = tuple(np.argwhere(~np.isfinite(array))[0])
-    names = ((), ("episode",), ("agent", "number"))[array.ndim]
+    names = ((), ("episode",), ("agent", "number"), ("agent", "environment", "number"))[array.ndim]
     return ", ".join([str(array[index]), *(f"{name} {i}" for name, i in zip(names, index))])
 
 

@@ -1,0 +1,1 @@
+"""The discrete side: recurrent learners for tasks with masks and deaths. Nothing outside of this folder imports it."""

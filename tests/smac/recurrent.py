@@ -1,0 +1,92 @@
+"""What the tests of the recurrent learners share."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from common.nets import Net
+from common.runs import Run, main
+from smac import envs, iql
+from smac.common.optim import RMSprop
+from smac.common.replay import Batch, EpisodeReplay
+
+LEARNERS: list[tuple[ModuleType, dict[str, Any]]] = [(iql, {})]
+IDS = [module.__name__.partition(".")[2] + "".join(f" {v}" for v in flags.values()) for module, flags in LEARNERS]
+TINY = {"rnn_hid": 8, "batch_size": 4, "steps_per_epoch": 60, "num_test_episodes": 3, "epochs": 2, "threads": 1}
+TINY |= {"replay_size": 9, "replay_steps": 45, "target_every": 5, "epsilon_steps": 50, "compile": "off"}
+
+
+def command(module: ModuleType, data_dir: Path, train: Any = None, **flags: Any) -> int:
+    """The status that the program ends with when it is started with these flags, beside the tiny ones."""
+    argv = [f"--{name}={value}" for name, value in {**TINY, "exp_name": "x", "data_dir": data_dir, **flags}.items()]
+    with mock.patch.object(sys, "argv", [f"{module.__name__}.py", *argv]), pytest.raises(SystemExit) as end:
+        main(module.Config, module.defaults, train or module.train, module.__doc__)
+    return int(end.value.code or 0)
+
+
+def kept_run(module: ModuleType, data_dir: Path, **flags: Any) -> Run:
+    """A finished run with all that it kept."""
+    runs: list[Run] = []
+
+    def train(cfg: Any, run: Run) -> None:
+        runs.append(run)
+        module.train(cfg, run)
+
+    assert command(module, data_dir, train, **flags) == 0
+    return runs[0]
+
+
+def nets_of(agents: Any) -> dict[str, Net]:
+    return {name: net for name, net in vars(agents).items() if isinstance(net, Net)}
+
+
+def make_agents(
+    module: ModuleType, env: envs.MaskedEnv, dtype: torch.dtype = torch.float32, **flags: Any
+) -> tuple[Any, Any]:
+    """An algorithm's Agents and Config, small, with targets unlike the online networks."""
+    cfg = module.Config(**{"rnn_hid": 8, "batch_size": 5, "lr": 1e-2, **flags})
+    agents, rng = module.Agents(env, cfg, env.seeds), torch.Generator().manual_seed(0)
+    made = {}
+    for name, net in nets_of(agents).items():
+        flat = (net.flat.detach() + 0.1 * torch.randn(net.flat.shape, generator=rng)).to(dtype)
+        made[id(net)] = net.like(flat.requires_grad_(net.flat.requires_grad))
+        setattr(agents, name, made[id(net)])
+    for part in vars(agents).values():
+        if isinstance(part, RMSprop):
+            part.net, part.square_avg = made[id(part.net)], part.square_avg.to(dtype)
+    return agents, cfg
+
+
+def played(env: envs.MaskedEnv, steps: int, size: int = 50, seed: int = 0) -> EpisodeReplay:
+    """A replay of so many steps of random legal play."""
+    replay, rng = EpisodeReplay(env, size, steps * env.copies), np.random.default_rng(seed)
+    env.reset()
+    for _ in range(steps):
+        obs, avail = env.obs, env.avail
+        act = np.where(avail, rng.random(avail.shape), -1).argmax(-1)
+        rew, terminated, truncated = env.step(act)
+        replay.store(obs, avail, act, rew, terminated)
+        replay.end(env.obs, env.avail, env.t, terminated | truncated)
+        env.reset(terminated | truncated)
+    return replay
+
+
+def joined(batches: Sequence[Batch], dtype: torch.dtype = torch.float32) -> Batch:
+    """Batches of S = 1 of equal shapes side by side as seeds, in this precision."""
+    fields = {}
+    for name in Batch._fields:
+        parts = [getattr(batch, name) for batch in batches]
+        fields[name] = parts[0]
+        if isinstance(parts[0], Tensor):
+            fields[name] = torch.cat(parts)
+            if parts[0].dtype == torch.float32:
+                fields[name] = fields[name].to(dtype)
+    return Batch(**fields)
