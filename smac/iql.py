@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started as smac/iql.py: imports begin at the checkout
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started from here: imports begin above
 
 import numpy as np
 from torch import Tensor

@@ -73,6 +73,116 @@ class IQL:
         self.descend(self.q, self.q_rms, ((q - y).square() * mask).sum() / mask.sum())
 
 
+class I2Q(IQL):
+    """One agent's I2Q by any of the three rules."""
+
+    def __init__(self, n_obs: int, n_act: int, cfg: Any):
+        super().__init__(n_obs, n_act, cfg)
+        self.rule, H = "no_f" if cfg.form == "no_f" else cfg.rule, cfg.rnn_hid
+        self.qss, self.qss_targ = self.mlp(2 * H, 1), self.mlp(2 * H, 1)
+        self.v, self.v_targ = self.mlp(H, 1), self.mlp(H, 1)
+        n_f = (2 * H if self.rule == "released" else H) + n_act
+        self.f_net, self.f_targ = self.mlp(n_f, H), self.mlp(n_f, H)
+        self.qss_rms, self.v_rms, self.f_rms = map(self.optimiser, (self.qss, self.v, self.f_net))
+
+    def mlp(self, n_in: int, n_out: int) -> nn.Sequential:
+        hid = self.cfg.hid
+        return nn.Sequential(nn.Linear(n_in, hid), nn.ReLU(), nn.Linear(hid, hid), nn.ReLU(), nn.Linear(hid, n_out))
+
+    def f(self, net: nn.Module, h: Tensor, act: Tensor, next_h: Tensor) -> Tensor:
+        act = one_hot(act, self.n_act).to(h)
+        if self.rule == "1":
+            return torch.tanh(net(torch.cat([h, act], -1)))
+        return next_h + self.cfg.lam * torch.tanh(net(torch.cat([h, next_h, act], -1)))
+
+    def update(self, batch: tuple[Tensor, ...]) -> None:
+        _, avail, act, rew, terminated, mask = batch
+        gamma, cfg, legal = self.cfg.gamma * (1 - terminated), self.cfg, avail[:, 1:]
+        q, y, best, hidden = self.targets(batch)
+        h, next_h = hidden[:, :-1], hidden[:, 1:]
+        pair = torch.cat([h, next_h], -1)
+
+        def mean(x: Tensor) -> Tensor:
+            return (x * mask).sum() / mask.sum()
+
+        def value(net: nn.Module, *states: Tensor) -> Tensor:
+            return net(torch.cat(states, -1))[..., 0]
+
+        with torch.no_grad():
+            y_qss, y_q = y, y
+            if self.rule == "1":
+                greedy = self.q_targ.last(next_h).masked_fill(~legal, NOTHING).argmax(-1)
+                y_qss = rew + gamma * value(self.qss_targ, next_h, self.f(self.f_targ, next_h, greedy, next_h))
+                moved = self.f(self.f_targ, h, act, next_h)
+                better = value(self.qss_targ, h, moved) > self.qss_targ(pair)[..., 0]
+                at = torch.where(better[..., None], moved, next_h)
+                y_q = rew + gamma * self.q_targ.last(at).masked_fill(~legal, NOTHING).amax(-1)
+            elif self.rule == "no_f":
+                y_qss = rew + gamma * value(self.v_targ, next_h)
+                y_q = cfg.mix * y_qss + (1 - cfg.mix) * y
+            else:
+                moved = self.f(self.f_net, h, act, next_h)
+                y_q = torch.minimum(rew + gamma * self.q_targ.last(moved).gather(-1, best[..., None])[..., 0], y)
+        self.descend(self.qss, self.qss_rms, mean((self.qss(pair)[..., 0] - y_qss).square()))
+        if self.rule == "no_f":
+            u = self.qss_targ(pair)[..., 0].detach() - value(self.v, h)
+            w = torch.where(u > 0, cfg.tau_expectile, 1 - cfg.tau_expectile) * mask
+            self.descend(self.v, self.v_rms, (w * u.square()).sum() / w.sum())
+        self.descend(self.q, self.q_rms, mean((q - y_q).square()))
+        if self.rule != "no_f":
+            moved = self.f(self.f_net, h, act, next_h)
+            loss = -value(self.qss, h, moved)
+            if self.rule == "1":
+                scale = cfg.lam / mean(loss.detach().abs()).clamp(min=1e-2)
+                loss = (moved - next_h).square().mean(-1) + scale * loss
+            self.descend(self.f_net, self.f_rms, mean(loss))
+
+
+class D3G(IQL):
+    """One agent's D3G on the hidden states of its target network."""
+
+    mlp = I2Q.mlp
+
+    def __init__(self, n_obs: int, n_act: int, cfg: Any):
+        super().__init__(n_obs, n_act, cfg)
+        H = cfg.rnn_hid
+        self.tau, self.tau_targ = self.mlp(H, H), self.mlp(H, H)
+        self.inverse_net, self.f_net = self.mlp(2 * H, n_act), self.mlp(H + n_act, H)
+        self.qss1, self.qss1_targ = self.mlp(2 * H, 1), self.mlp(2 * H, 1)
+        self.qss2, self.qss2_targ = self.mlp(2 * H, 1), self.mlp(2 * H, 1)
+        self.tau_rms, self.inverse_rms, self.f_rms = map(self.optimiser, (self.tau, self.inverse_net, self.f_net))
+        self.qss1_rms, self.qss2_rms = self.optimiser(self.qss1), self.optimiser(self.qss2)
+
+    def reached(self, h: Tensor, avail: Tensor, goal: Tensor) -> Tensor:
+        logits = self.inverse_net(torch.cat([h, goal], -1)).masked_fill(~avail, NOTHING)
+        return h + self.f_net(torch.cat([h, logits.softmax(-1)], -1))
+
+    def update(self, batch: tuple[Tensor, ...]) -> None:
+        super().update(batch)
+        obs, avail, act, rew, terminated, mask = batch
+        with torch.no_grad():
+            _, hidden = self.unroll(self.q_targ, obs, act)
+            h, next_h = hidden[:, :-1], hidden[:, 1:]
+            ahead = torch.cat([next_h, self.reached(next_h, avail[:, 1:], next_h + self.tau_targ(next_h))], -1)
+            worse = torch.minimum(self.qss1_targ(ahead), self.qss2_targ(ahead))[..., 0]
+            y = rew + self.cfg.gamma * (1 - terminated) * worse
+        pair = torch.cat([h, next_h], -1)
+
+        def mean(x: Tensor) -> Tensor:
+            return (x * mask).sum() / mask.sum()
+
+        self.descend(self.qss1, self.qss1_rms, mean((self.qss1(pair)[..., 0] - y).square()))
+        self.descend(self.qss2, self.qss2_rms, mean((self.qss2(pair)[..., 0] - y).square()))
+        logits = self.inverse_net(pair).masked_fill(~avail[:, :-1], NOTHING).log_softmax(-1)
+        self.descend(self.inverse_net, self.inverse_rms, mean(-logits.gather(-1, act[..., None])[..., 0]))
+        expected = h + self.f_net(torch.cat([h, one_hot(act, self.n_act).to(h)], -1))
+        self.descend(self.f_net, self.f_rms, mean((expected - next_h).square().mean(-1)))
+        goal = h + self.tau(h)
+        c = self.reached(h, avail[:, :-1], goal)
+        loss = (c - goal).square().mean(-1) - self.qss1(torch.cat([h, c], -1))[..., 0]
+        self.descend(self.tau, self.tau_rms, mean(loss))
+
+
 def part(batch: Batch, s: int, i: int) -> tuple[Tensor, ...]:
     """What one agent of one seed takes of a batch."""
     return tuple(x[s, i] for x in batch[:6])

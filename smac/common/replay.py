@@ -155,7 +155,11 @@ class EpisodeReplay:
 
 
 def _packed(taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, K) bool -> the places of True in each row (N, M) and which of these are real; M is the most that one has."""
+    """(N, K) bool -> the places of True in each row (N, M) and which of these are real; M is the most that one has.
+
+    Rows with fewer are filled up with their first: a step that never was could have values that weight 0 cannot mend.
+    """
     counts = taken.sum(1)
+    real = np.arange(counts.max()) < counts[:, None]
     index = np.argsort(~taken, axis=1, kind="stable")[:, : counts.max()]
-    return index, (np.arange(counts.max()) < counts[:, None]).astype(np.float32)
+    return np.where(real, index, index[:, :1]), real.astype(np.float32)

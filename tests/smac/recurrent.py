@@ -14,11 +14,17 @@ from torch import Tensor
 
 from common.nets import Net
 from common.runs import Run, main
-from smac import envs, iql
+from smac import d3g_discrete, envs, i2q_drqn, iql
 from smac.common.optim import RMSprop
 from smac.common.replay import Batch, EpisodeReplay
 
-LEARNERS: list[tuple[ModuleType, dict[str, Any]]] = [(iql, {})]
+LEARNERS: list[tuple[ModuleType, dict[str, Any]]] = [
+    (iql, {}),
+    (i2q_drqn, {"form": "f"}),
+    (i2q_drqn, {"form": "f", "rule": "1"}),
+    (i2q_drqn, {"form": "no_f"}),
+    (d3g_discrete, {}),
+]
 IDS = [module.__name__.partition(".")[2] + "".join(f" {v}" for v in flags.values()) for module, flags in LEARNERS]
 TINY = {"rnn_hid": 8, "batch_size": 4, "steps_per_epoch": 60, "num_test_episodes": 3, "epochs": 2, "threads": 1}
 TINY |= {"replay_size": 9, "replay_steps": 45, "target_every": 5, "epsilon_steps": 50, "compile": "off"}
@@ -26,7 +32,10 @@ TINY |= {"replay_size": 9, "replay_steps": 45, "target_every": 5, "epsilon_steps
 
 def command(module: ModuleType, data_dir: Path, train: Any = None, **flags: Any) -> int:
     """The status that the program ends with when it is started with these flags, beside the tiny ones."""
-    argv = [f"--{name}={value}" for name, value in {**TINY, "exp_name": "x", "data_dir": data_dir, **flags}.items()]
+    hid = {} if module is iql else {"hid": 8}
+    argv = [
+        f"--{name}={value}" for name, value in {**TINY, **hid, "exp_name": "x", "data_dir": data_dir, **flags}.items()
+    ]
     with mock.patch.object(sys, "argv", [f"{module.__name__}.py", *argv]), pytest.raises(SystemExit) as end:
         main(module.Config, module.defaults, train or module.train, module.__doc__)
     return int(end.value.code or 0)
@@ -52,7 +61,8 @@ def make_agents(
     module: ModuleType, env: envs.MaskedEnv, dtype: torch.dtype = torch.float32, **flags: Any
 ) -> tuple[Any, Any]:
     """An algorithm's Agents and Config, small, with targets unlike the online networks."""
-    cfg = module.Config(**{"rnn_hid": 8, "batch_size": 5, "lr": 1e-2, **flags})
+    hid = {} if module is iql else {"hid": 8}
+    cfg = module.Config(**{"rnn_hid": 8, "batch_size": 5, "lr": 1e-2, **hid, **flags})
     agents, rng = module.Agents(env, cfg, env.seeds), torch.Generator().manual_seed(0)
     made = {}
     for name, net in nets_of(agents).items():

@@ -202,15 +202,14 @@ def test_targets_are_copied_after_so_many_episodes(module, flags, data_dir):
     assert not torch.equal(agents.q.flat, agents.q_targ.flat)
 
 
-ORACLES: dict[str, type] = {"iql": naive.IQL}
+ORACLES = {"iql": naive.IQL, "i2q_drqn": naive.I2Q, "d3g_discrete": naive.D3G}
 
 
-@pytest.mark.parametrize("module, flags", [case for case, name in zip(LEARNERS, IDS) if name in ORACLES])
+@all_learners
 def test_an_update_is_that_of_single_agents_written_by_hand(module, flags):
     env = game()
     agents, cfg = make_agents(module, env, torch.float64, **flags)
-    name = IDS[LEARNERS.index((module, flags))]
-    learners = naive.learners_like(ORACLES[name], agents, cfg)
+    learners = naive.learners_like(ORACLES[module.__name__.partition(".")[2]], agents, cfg)
     replay = played(env, 80)
     before = {net: part.flat.detach().clone() for net, part in nets_of(agents).items()}
     for _ in range(3):
