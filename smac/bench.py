@@ -1,7 +1,7 @@
 """How fast the recurrent learners are on one core of this machine: python smac/bench.py [--quick]
 
-update     ms of one update at 5 agents, 32 episodes of 10 to 30 steps, 80 numbers seen and 11 actions, against the naive
-           module-per-agent update of smac/naive.py: processor time, in turns, best of several
+update     ms of one update at 5 agents, 32 episodes of 10 to 30 steps, 80 numbers seen and 11 actions, against the
+           naive module-per-agent update of smac/naive.py: processor time, in turns, best of several
 task       environment steps a second, acting included, of the tasks that are installed
 hours      for a million steps of smax:2s3z: steps and updates at its mean length, one update an episode, and one per 8
 memory     of the replay, per seed, for 5000 episodes
@@ -91,7 +91,7 @@ def in_turns(calls: Sequence[Callable[[], Any]], times: int) -> list[float]:
 
 
 def updates(times: int, n_agents: int = 5, longest: int = 30) -> dict[str, tuple[float, float]]:
-    """Seconds of one update, ours and naive, by learner. Ours includes drawing the batch."""
+    """Seconds of one update, ours and naive, by learner."""
     env, found = Noise(n_agents, 80, 11, longest), engine()
     replay, times_of = filled(env, 200), {}
     for name, (module, kind, flags) in LEARNERS.items():
@@ -100,13 +100,15 @@ def updates(times: int, n_agents: int = 5, longest: int = 30) -> dict[str, tuple
         learners = naive.learners_like(kind, agents, cfg)
         agents.use(found)
 
-        def ours(module: Any = module, agents: Any = agents, cfg: Any = cfg) -> None:
-            module.update(agents, replay.sample(0, cfg.batch_size, shared=True), cfg)
+        batch = replay.sample(0, cfg.batch_size, shared=True)
+        parts = {at: naive.part(batch, *at) for at in learners}
 
-        def theirs(learners: Any = learners, cfg: Any = cfg) -> None:
-            batch = replay.sample(0, cfg.batch_size, shared=True)
-            for (s, i), learner in learners.items():
-                learner.update(naive.part(batch, s, i))
+        def ours(module: Any = module, agents: Any = agents, batch: Any = batch, cfg: Any = cfg) -> None:
+            module.update(agents, batch, cfg)
+
+        def theirs(learners: Any = learners, parts: Any = parts) -> None:
+            for at, learner in learners.items():
+                learner.update(parts[at])
 
         ours(), theirs()
         mine, other = in_turns([ours, theirs], times)

@@ -46,8 +46,9 @@ from common.runs import Run, main, within
 from common.seeding import Streams
 from smac import envs
 from smac.common.config import RecurrentConfig
+from smac.common.nets import unroll
 from smac.common.optim import RecurrentStacks, RMSprop
-from smac.common.play import NOTHING, Memory, due, epsilon, evaluate, inputs, log_episodes, previous
+from smac.common.play import NOTHING, Memory, due, epsilon, evaluate, inputs, log_episodes
 from smac.common.replay import Batch, EpisodeReplay
 
 
@@ -122,22 +123,17 @@ class Agents(RecurrentStacks):
 
 
 class Steps(NamedTuple):
-    """The steps that were taken in a batch, without padding, and hidden states of the target network at each."""
+    """A batch, and the hidden states of the target network: computed once, used by all models."""
 
-    h: Tensor  # (S, N, M, H)
-    avail: Tensor  # (S, N, M, A)
-    act: Tensor  # (S, N, M)
-    next_h: Tensor  # (S, N, M, H), after the next observation
-    next_avail: Tensor  # (S, N, M, A)
-    rew: Tensor  # (S, N, M)
-    terminated: Tensor  # (S, N, M)
-    real: Tensor  # (S, N, M), 0 where an agent has fewer steps than another
+    h: Tensor  # (S, N, M, H), hidden states that the steps start from
+    next_h: Tensor  # (S, N, M, H), and those that they lead to
+    batch: Batch
 
 
 def td_target(batch: Batch, q: Tensor, q_targ: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """y = r + gamma (1 - d) Q'(h', a*): (S, N, B, T), a* = argmax_a Q(h', a) over what is available: (S, N, B, T)."""
-    best = q[..., 1:, :].detach().masked_fill(~batch.avail[..., 1:, :], NOTHING).argmax(-1)
-    next_q = chosen(q_targ[..., 1:, :], best)
+    """y = r + gamma (1 - d) Q'(h', a*) and a* = argmax_a Q(h', a) over what is available: (S, N, M) each."""
+    best = q[:, :, batch.next].detach().masked_fill(~batch.next_avail, NOTHING).argmax(-1)
+    next_q = chosen(q_targ[:, :, batch.next], best)
     return batch.rew + gamma * (1 - batch.terminated) * next_q, best
 
 
@@ -164,27 +160,27 @@ def reached(agents: Agents, h: Tensor, avail: Tensor, goal: Tensor) -> Tensor:
 
 def critic_target(agents: Agents, steps: Steps, gamma: float) -> Tensor:
     """y = r + gamma (1 - d) min(Qss1', Qss2')(h', c) with c reached from h' for the goal h' + tau'(h'): (S, N, M)."""
-    c = reached(agents, steps.next_h, steps.next_avail, agents.goal(steps.next_h, agents.tau_targ))
+    c = reached(agents, steps.next_h, steps.batch.next_avail, agents.goal(steps.next_h, agents.tau_targ))
     next_q = torch.minimum(value(agents.qss1_targ, steps.next_h, c), value(agents.qss2_targ, steps.next_h, c))
-    return steps.rew + gamma * (1 - steps.terminated) * next_q
+    return steps.batch.rew + gamma * (1 - steps.batch.terminated) * next_q
 
 
 def inverse_loss(agents: Agents, steps: Steps) -> Tensor:
     """-log I(a | h, h') among the legal actions: (S, N, M)."""
-    logits = agents.inverse(steps.h, steps.next_h).masked_fill(~steps.avail, NOTHING)
-    return -chosen(torch.log_softmax(logits, -1), steps.act)
+    logits = agents.inverse(steps.h, steps.next_h).masked_fill(~steps.batch.avail, NOTHING)
+    return -chosen(torch.log_softmax(logits, -1), steps.batch.act)
 
 
 def f_loss(agents: Agents, steps: Steps) -> Tensor:
     """mean_dims (f(h, a) - h')^2: (S, N, M)."""
-    act = one_hot(steps.act, agents.n_act).to(steps.h.dtype)
+    act = one_hot(steps.batch.act, agents.n_act).to(steps.h.dtype)
     return (agents.f(steps.h, act) - steps.next_h).square().mean(-1)
 
 
 def tau_loss(agents: Agents, steps: Steps) -> Tensor:
     """-Qss1(h, c) + mean_dims (c - m)^2 with m = h + tau(h), c reached for it; the gradient enters both: (S, N, M)."""
     m = agents.goal(steps.h, agents.tau)
-    c = reached(agents, steps.h, steps.avail, m)
+    c = reached(agents, steps.h, steps.batch.avail, m)
     return (c - m).square().mean(-1) - value(agents.qss1.frozen, steps.h, c)
 
 
@@ -194,17 +190,14 @@ def update(agents: Agents, batch: Batch, cfg: Config, move_tau: bool = True) -> 
     Losses are means over the steps taken and sums over seeds and agents: every network gets the gradient it would have
     alone. tau moves at every tau_every-th update only.
     """
-    x = inputs(batch.obs, previous(batch.act), agents.n_act)
-    _, q = agents.q(x, batch.running)
-    h, q_targ = agents.q_targ(x, batch.running)
+    x = inputs(batch.obs, batch.last, agents.n_act)
+    _, q, h, q_targ = unroll(x, batch.running, agents.q, agents.q_targ)
     y, _ = td_target(batch, q, q_targ, cfg.gamma)
-    q, y = batch.pack(chosen(q[..., :-1, :], batch.act)), batch.pack(y)
+    q = chosen(q[:, :, batch.now], batch.act)
     loss_q = mean((q - y).square(), batch.real)
     agents.q_rms.descend(loss_q.sum())
 
-    avail = batch.avail[..., :-1, :], batch.avail[..., 1:, :]
-    taken = h[..., :-1, :], avail[0], batch.act, h[..., 1:, :], avail[1], batch.rew, batch.terminated
-    steps = Steps(*[batch.pack(x) for x in taken], real=batch.real)
+    steps = Steps(h[:, :, batch.now], h[:, :, batch.next], batch)
     with torch.no_grad():
         y = critic_target(agents, steps, cfg.gamma)
     qss1 = value(agents.qss1, steps.h, steps.next_h)

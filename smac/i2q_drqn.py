@@ -51,8 +51,9 @@ from common.runs import Run, main, within
 from common.seeding import Streams
 from smac import envs
 from smac.common.config import RecurrentConfig
+from smac.common.nets import unroll
 from smac.common.optim import RecurrentStacks, RMSprop
-from smac.common.play import NOTHING, Memory, due, epsilon, evaluate, inputs, log_episodes, previous
+from smac.common.play import NOTHING, Memory, due, epsilon, evaluate, inputs, log_episodes
 from smac.common.replay import Batch, EpisodeReplay
 
 QSS_FLOOR = 1e-2  # of mean|Qss| in lam's scale: below it, values are noise to which no successor should be bent
@@ -135,23 +136,19 @@ class Agents(RecurrentStacks):
 
 
 class Steps(NamedTuple):
-    """The steps that were taken in a batch, without padding, and hidden states of the target network at each."""
+    """A batch, and what the target network makes of it: computed once, used by Qss, f, V and Q."""
 
-    h: Tensor  # (S, N, M, H)
-    act: Tensor  # (S, N, M)
-    next_h: Tensor  # (S, N, M, H), after the next observation
-    next_avail: Tensor  # (S, N, M, A)
-    rew: Tensor  # (S, N, M)
-    terminated: Tensor  # (S, N, M)
+    h: Tensor  # (S, N, M, H), hidden states that the steps start from
+    next_h: Tensor  # (S, N, M, H), and those that they lead to
     y: Tensor  # (S, N, M), the double-Q target
     best: Tensor  # (S, N, M), the action of that target
-    real: Tensor  # (S, N, M), 0 where an agent has fewer steps than another
+    batch: Batch
 
 
 def td_target(batch: Batch, q: Tensor, q_targ: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """y = r + gamma (1 - d) Q'(h', a*): (S, N, B, T), a* = argmax_a Q(h', a) over what is available: (S, N, B, T)."""
-    best = q[..., 1:, :].detach().masked_fill(~batch.avail[..., 1:, :], NOTHING).argmax(-1)
-    next_q = chosen(q_targ[..., 1:, :], best)
+    """y = r + gamma (1 - d) Q'(h', a*) and a* = argmax_a Q(h', a) over what is available: (S, N, M) each."""
+    best = q[:, :, batch.next].detach().masked_fill(~batch.next_avail, NOTHING).argmax(-1)
+    next_q = chosen(q_targ[:, :, batch.next], best)
     return batch.rew + gamma * (1 - batch.terminated) * next_q, best
 
 
@@ -172,7 +169,7 @@ def value(q: MLP, *states: Tensor) -> Tensor:
 
 def backed_up(steps: Steps, next_value: Tensor, gamma: float) -> Tensor:
     """r + gamma (1 - d) next_value: (S, N, M)."""
-    return steps.rew + gamma * (1 - steps.terminated) * next_value
+    return steps.batch.rew + gamma * (1 - steps.batch.terminated) * next_value
 
 
 def greedy(agents: Agents, h: Tensor, avail: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,7 +186,7 @@ def qss_target(agents: Agents, steps: Steps, cfg: Config) -> Tensor:
         return steps.y
     if agents.rule == "no_f":
         return backed_up(steps, value(agents.v_targ, steps.next_h), cfg.gamma)
-    _, act = greedy(agents, steps.next_h, steps.next_avail)
+    _, act = greedy(agents, steps.next_h, steps.batch.next_avail)
     successor = agents.f(steps.next_h, act, steps.next_h, agents.f_targ)
     return backed_up(steps, value(agents.qss_targ, steps.next_h, successor), cfg.gamma)
 
@@ -205,10 +202,10 @@ def q_target(agents: Agents, steps: Steps, f: Tensor | None, cfg: Config) -> Ten
     if agents.rule == "released":
         assert f is not None
         return torch.minimum(backed_up(steps, chosen(agents.q_targ.head(f), steps.best), cfg.gamma), steps.y)
-    proposal = agents.f(steps.h, steps.act, steps.next_h, agents.f_targ)
+    proposal = agents.f(steps.h, steps.batch.act, steps.next_h, agents.f_targ)
     proposed, seen = value(agents.qss_targ, steps.h, proposal), value(agents.qss_targ, steps.h, steps.next_h)
     best = torch.where((proposed > seen)[..., None], proposal, steps.next_h)
-    return backed_up(steps, greedy(agents, best, steps.next_avail)[0], cfg.gamma)
+    return backed_up(steps, greedy(agents, best, steps.batch.next_avail)[0], cfg.gamma)
 
 
 def f_loss(agents: Agents, steps: Steps, f: Tensor) -> Tensor:
@@ -216,7 +213,7 @@ def f_loss(agents: Agents, steps: Steps, f: Tensor) -> Tensor:
     qss = value(agents.qss.frozen, steps.h, f)
     if agents.rule == "released":
         return -qss
-    size = mean(qss.detach().abs(), steps.real)[..., None]  # a bare mean() would couple agents and seeds
+    size = mean(qss.detach().abs(), steps.batch.real)[..., None]  # a bare mean() would couple agents and seeds
     return (f - steps.next_h).square().mean(-1) - agents.lam / size.clamp(min=QSS_FLOOR) * qss
 
 
@@ -224,21 +221,19 @@ def v_loss(agents: Agents, steps: Steps, tau: float) -> Tensor:
     """w u^2 with u = Qss'(h, h') - V(h), w = tau where u > 0, else 1 - tau, over the mean of w: (S, N, M)."""
     u = value(agents.qss_targ, steps.h, steps.next_h) - value(agents.v, steps.h)
     w = torch.where(u > 0, tau, 1 - tau)
-    return w / mean(w, steps.real)[..., None] * u.square()
+    return w / mean(w, steps.batch.real)[..., None] * u.square()
 
 
 def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
     """One step of every network of every agent on its own episodes; returns diagnostics, each (S, N).
 
     Losses are means over the steps taken and sums over seeds and agents: every network gets the gradient it would have
-    alone. The hidden states of the target network are computed once, and serve Qss, f, V and Q.
+    alone.
     """
-    x = inputs(batch.obs, previous(batch.act), agents.n_act)
-    _, q = agents.q(x, batch.running)
-    h, q_targ = agents.q_targ(x, batch.running)
+    x = inputs(batch.obs, batch.last, agents.n_act)
+    _, q, h, q_targ = unroll(x, batch.running, agents.q, agents.q_targ)
     y, best = td_target(batch, q, q_targ, cfg.gamma)
-    taken = h[..., :-1, :], batch.act, h[..., 1:, :], batch.avail[..., 1:, :], batch.rew, batch.terminated, y, best
-    steps = Steps(*[batch.pack(x) for x in taken], real=batch.real)
+    steps = Steps(h[:, :, batch.now], h[:, :, batch.next], y, best, batch)
 
     with torch.no_grad():
         y = qss_target(agents, steps, cfg)
@@ -251,14 +246,14 @@ def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
         agents.v_rms.descend(loss_v.sum())
         losses["LossV"] = loss_v.detach()
     else:  # f moves here or after Q: Q's target takes f as it was before, or its target network
-        f = agents.f(steps.h, steps.act, steps.next_h)
+        f = agents.f(steps.h, steps.batch.act, steps.next_h)
         loss_f = mean(f_loss(agents, steps, f), batch.real)
         agents.f_rms.descend(loss_f.sum())
         losses["LossF"] = loss_f.detach()
 
     with torch.no_grad():
         y = q_target(agents, steps, f, cfg)
-    q = batch.pack(chosen(q[..., :-1, :], batch.act))
+    q = chosen(q[:, :, batch.now], batch.act)
     loss_q = mean((q - y).square(), batch.real)
     agents.q_rms.descend(loss_q.sum())
     return {"LossQ": loss_q.detach(), **losses, "QVals": mean(q.detach(), batch.real)}

@@ -34,8 +34,9 @@ from common.runs import Run, main, within
 from common.seeding import Streams
 from smac import envs
 from smac.common.config import RecurrentConfig
+from smac.common.nets import unroll
 from smac.common.optim import RecurrentStacks, RMSprop
-from smac.common.play import NOTHING, Memory, due, epsilon, evaluate, inputs, log_episodes, previous
+from smac.common.play import NOTHING, Memory, due, epsilon, evaluate, inputs, log_episodes
 from smac.common.replay import Batch, EpisodeReplay
 
 
@@ -83,9 +84,9 @@ class Agents(RecurrentStacks):
 
 
 def td_target(batch: Batch, q: Tensor, q_targ: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """y = r + gamma (1 - d) Q'(h', a*): (S, N, B, T), a* = argmax_a Q(h', a) over what is available: (S, N, B, T)."""
-    best = q[..., 1:, :].detach().masked_fill(~batch.avail[..., 1:, :], NOTHING).argmax(-1)
-    next_q = chosen(q_targ[..., 1:, :], best)
+    """y = r + gamma (1 - d) Q'(h', a*) and a* = argmax_a Q(h', a) over what is available: (S, N, M) each."""
+    best = q[:, :, batch.next].detach().masked_fill(~batch.next_avail, NOTHING).argmax(-1)
+    next_q = chosen(q_targ[:, :, batch.next], best)
     return batch.rew + gamma * (1 - batch.terminated) * next_q, best
 
 
@@ -105,12 +106,11 @@ def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
     Losses are means over the steps taken and sums over seeds and agents: every network gets the gradient it would have
     alone.
     """
-    x = inputs(batch.obs, previous(batch.act), agents.n_act)
-    _, q = agents.q(x, batch.running)
-    _, q_targ = agents.q_targ(x, batch.running)
+    x = inputs(batch.obs, batch.last, agents.n_act)
+    _, q, _, q_targ = unroll(x, batch.running, agents.q, agents.q_targ)
     y, _ = td_target(batch, q, q_targ, cfg.gamma)
 
-    q, y = batch.pack(chosen(q[..., :-1, :], batch.act)), batch.pack(y)
+    q = chosen(q[:, :, batch.now], batch.act)
     loss_q = mean((q - y).square(), batch.real)
     agents.q_rms.descend(loss_q.sum())
     return {"LossQ": loss_q.detach(), "QVals": mean(q.detach(), batch.real)}

@@ -184,8 +184,22 @@ class D3G(IQL):
 
 
 def part(batch: Batch, s: int, i: int) -> tuple[Tensor, ...]:
-    """What one agent of one seed takes of a batch."""
-    return tuple(x[s, i] for x in batch[:6])
+    """One agent's part of a batch, padded: obs and avail (B, T + 1, .), act, rew, terminated and mask (B, T)."""
+    B, T = batch.running[0], len(batch.running) - 1
+    n = torch.tensor(batch.running)
+    t = torch.repeat_interleave(torch.arange(T + 1), n)
+    b = torch.arange(len(t)) - torch.repeat_interleave(n.cumsum(0) - n, n)
+    obs = batch.obs.new_zeros(B, T + 1, batch.obs.shape[-1])
+    avail = batch.avail.new_zeros(B, T + 1, batch.avail.shape[-1])
+    obs[b, t] = batch.obs[s, i]
+    now, following = (b[batch.now], t[batch.now]), (b[batch.next], t[batch.next])
+    avail[now], avail[following] = batch.avail[s, i], batch.next_avail[s, i]
+    act = batch.act.new_zeros(B, T)
+    rew, terminated, mask = (batch.rew.new_zeros(B, T) for _ in range(3))
+    grids = (act, batch.act), (rew, batch.rew), (terminated, batch.terminated), (mask, batch.real)
+    for grid, packed in grids:
+        grid[now] = packed[s, i]
+    return obs, avail, act, rew, terminated, mask
 
 
 def learners_like(kind: Any, agents: Any, cfg: Any) -> dict[tuple[int, int], Any]:

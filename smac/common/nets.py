@@ -55,32 +55,15 @@ class Recurrent(Net):
             for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
         }
 
-    def __call__(self, x: Tensor, running: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
-        """Hidden states (S, N, B, T, H) and values (S, N, B, T, A) of whole episodes x (S, N, B, T, I).
-
-        The hidden state is zero at the start. running[t]: how many rows, counted from the first, still run at time t;
-        it never grows. What comes out for others means nothing.
-        """
-        p, (S, N, B, T, _) = self.parts(self.flat), x.shape
-        rows = x.transpose(2, 3).reshape(S * N, T * B, -1)  # a step's episodes lie side by side
-        features = torch.relu(_linear(rows, p["first.weight"], p["first.bias"]))
-        gates = _linear(features, p["gru.weight_ih"], p["gru.bias_ih"]).unflatten(1, (T, B))
-        h = _Unroll.apply(gates, p["gru.weight_hh"], p["gru.bias_hh"], tuple(running or [B] * T))
-        q = _linear(h.flatten(1, 2), p["last.weight"], p["last.bias"])
-        return (
-            h.unflatten(0, (S, N)).transpose(2, 3),
-            q.unflatten(1, (T, B)).unflatten(0, (S, N)).transpose(2, 3),
-        )
-
+    @torch.no_grad()
     def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """The next hidden states (S, N, B, H) and values (S, N, B, A), of x (S, N, B, I) and the last h."""
-        p, hidden = self.parts(self.flat), h.flatten(0, 1)
-        features = torch.relu(_linear(x.flatten(0, 1), p["first.weight"], p["first.bias"]))
-        gates = _linear(features, p["gru.weight_ih"], p["gru.bias_ih"])
-        _, z, n, _ = _cell(gates, hidden, p["gru.weight_hh"], p["gru.bias_hh"])
-        hidden = n + z * (hidden - n)
-        q = _linear(hidden, p["last.weight"], p["last.bias"])
-        return hidden.unflatten(0, h.shape[:2]), q.unflatten(0, h.shape[:2])
+        p, before = self.parts(self.flat), h.flatten(0, 1)
+        gates = _gates(x.flatten(0, 1), p)
+        own, rz, n, after = (gates.new_empty(*before.shape[:2], k * self.sizes[1]) for k in (3, 2, 1, 1))
+        _cell(gates, before, p["gru.weight_hh"].mT, p["gru.bias_hh"], own, rz, n, after)
+        q = _linear(after, p["last.weight"], p["last.bias"])
+        return after.unflatten(0, h.shape[:2]), q.unflatten(0, h.shape[:2])
 
     def head(self, h: Tensor) -> Tensor:
         """The values (S, N, M, A) of hidden states (S, N, M, H)."""
@@ -91,6 +74,23 @@ class Recurrent(Net):
         """One seed's parameters (N, ...) by the names of `parts`."""
         parts = self.parts(self.flat.detach()[row : row + 1])
         return {name: np.ascontiguousarray(part.cpu().numpy()) for name, part in parts.items()}
+
+
+def unroll(x: Tensor, running: Sequence[int], net: Recurrent, target: Recurrent) -> tuple[Tensor, ...]:
+    """Hidden states h (S, N, R, H) and values q (S, N, R, A) of whole episodes x (S, N, R, I).
+
+    h and q of `net` come first, then those of `target`, which takes no gradient. Rows are those of time 0, then of time
+    1, ...: running[t] of them at time t, which never grows. Row k of a time goes on from row k of the time before; at
+    the start the hidden state is zero.
+    """
+    rows = x.flatten(0, 1)
+    assert sum(running) == rows.shape[1], f"{rows.shape[1]} rows for {sum(running)} of {len(running)} times"
+    p, p_targ = net.parts(net.flat), target.parts(target.flat.detach())
+    cells = [part for name in ("gru.weight_hh", "gru.bias_hh") for part in (p[name], p_targ[name])]
+    hs = _Unroll.apply(tuple(running), _gates(rows, p), _gates(rows, p_targ), *cells)
+    h, h_targ = hs[: len(rows)], hs[len(rows) :].detach()
+    q, q_targ = (_linear(part, named["last.weight"], named["last.bias"]) for part, named in ((h, p), (h_targ, p_targ)))
+    return tuple(part.unflatten(0, x.shape[:2]) for part in (h, q, h_targ, q_targ))
 
 
 def fill(part: Tensor, fan_in: np.ndarray, streams: Streams) -> None:
@@ -122,55 +122,76 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.baddbmm(bias[:, None], x, weight.mT)
 
 
-def _cell(gates: Tensor, h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """r, z, n of a GRU cell and the hidden part of n: h' = n + z (h - n). gates (G, B, 3H) = W_ih x + b_ih."""
+def _gates(x: Tensor, p: dict[str, Tensor]) -> Tensor:
+    """What does not depend on the step before, W_ih relu(W x + b) + b_ih: (G, rows, 3H)."""
+    return _linear(torch.relu(_linear(x, p["first.weight"], p["first.bias"])), p["gru.weight_ih"], p["gru.bias_ih"])
+
+
+def _cell(
+    gates: Tensor, h: Tensor, weight: Tensor, bias: Tensor, own: Tensor, rz: Tensor, n: Tensor, after: Tensor
+) -> None:
+    """One step of a GRU: from gates (G, B, 3H) = W_ih x + b_ih, h, and W_hh as (G, H, 3H) it writes what follows.
+
+    own = W_hh h + b_hh (3H), r and z = sigmoid(gates + own) (2H), n = tanh(gates + r own) (H), h' = n + z (h - n) (H).
+    """
     H = h.shape[-1]
-    own = _linear(h, weight, bias)
-    r, z = torch.sigmoid(gates[..., : 2 * H] + own[..., : 2 * H]).split(H, -1)
-    pulled = own[..., 2 * H :]
-    return r, z, torch.tanh(torch.addcmul(gates[..., 2 * H :], r, pulled)), pulled
+    torch.baddbmm(bias[:, None], h, weight, out=own)
+    torch.add(gates[..., : 2 * H], own[..., : 2 * H], out=rz).sigmoid_()
+    torch.addcmul(gates[..., 2 * H :], rz[..., :H], own[..., 2 * H :], out=n).tanh_()
+    torch.lerp(n, h, rz[..., H:], out=after)
 
 
 class _Unroll(torch.autograd.Function):
-    """h_t = GRU(gates_t, h_{t-1}) from h = 0: gates (G, T, B, 3H) -> (G, T, B, H)."""
+    """h_t = GRU(gates_t, h_{t-1}) from h = 0 of networks and their targets, side by side: (2G, R, H).
+
+    Gates are (G, R, 3H), in rows as `unroll` takes them. Gradients are those of the first G alone.
+    """
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, weight: Tensor, bias: Tensor, running: tuple[int, ...]) -> Tensor:  # pyright: ignore
-        G, T, B, H = *gates.shape[:3], gates.shape[3] // 3
-        keep = any(ctx.needs_input_grad)
-        hs = gates.new_zeros(G, T + 1, B, H)
-        kept = gates.new_zeros(4, G, T, B, H) if keep else gates.new_empty(0)
-        for t, n_rows in enumerate(running):
-            h = hs[:, t, :n_rows]
-            r, z, n, pulled = _cell(gates[:, t, :n_rows], h, weight, bias)
-            torch.addcmul(n, z, h - n, out=hs[:, t + 1, :n_rows])
-            if keep:
-                for k, part in enumerate((r, z, n, pulled)):
-                    kept[k, :, t, :n_rows] = part
-        ctx.running = running
-        ctx.save_for_backward(hs, kept, weight)
-        return hs[:, 1:]
+    def forward(  # pyright: ignore
+        ctx: Any,
+        running: tuple[int, ...],
+        gates: Tensor,
+        gates_targ: Tensor,
+        weight: Tensor,
+        weight_targ: Tensor,
+        bias: Tensor,
+        bias_targ: Tensor,
+    ) -> Tensor:
+        ctx.running, G, H = running, len(gates), weight.shape[-1]
+        gates = torch.cat([gates, gates_targ])
+        both = torch.cat([weight, weight_targ]).mT.contiguous()  # as the small products of the loop are fastest
+        bias = torch.cat([bias, bias_targ])
+        own, rz, n, hs = (gates.new_empty(*gates.shape[:2], k * H) for k in (3, 2, 1, 1))
+        h = gates.new_zeros(2 * G, running[0], H)
+        for at in zip(*(part.split(running, 1) for part in (gates, own, rz, n, hs)), strict=True):
+            _cell(at[0], h[:, : at[0].shape[1]], both, bias, *at[1:])
+            h = at[-1]
+        ctx.save_for_backward(own[:G], rz[:G], n[:G], hs, weight)
+        return hs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore
-        hs, kept, weight = ctx.saved_tensors
-        (r, z, n, pulled), before = kept, hs[:, :-1]
-        G, T, B, H = before.shape
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+        own, rz, n, hs, weight = ctx.saved_tensors
+        running, G, R, H = ctx.running, *n.shape
+        hs, grad = hs[:G], grad[:G]
+        r, z, ends = rz[..., :H], rz[..., H:], hs.split(running, 1)
+        starts = [hs.new_zeros(G, running[0], H), *(h[:, :m] for h, m in zip(ends, running[1:]))]
+        before = torch.cat(starts, 1)
         # what multiplies dh on its way into the gates, for all steps at once
-        to_z, to_n, to_r = (before - n) * z * (1 - z), (1 - z) * (1 - n * n), pulled * r * (1 - r)
-        d_gates, d_own = grad.new_zeros(G, T, B, 3 * H), grad.new_zeros(G, T, B, 3 * H)
-        dh = grad.new_zeros(G, B, H)
-        for t in reversed(range(T)):
-            m = ctx.running[t]
-            d, out, own = dh[:, :m], d_gates[:, t, :m], d_own[:, t, :m]
-            d += grad[:, t, :m]
-            d_n = torch.mul(d, to_n[:, t, :m], out=out[..., 2 * H :])
-            torch.mul(d_n, to_r[:, t, :m], out=out[..., :H])
-            torch.mul(d, to_z[:, t, :m], out=out[..., H : 2 * H])
-            own[..., : 2 * H] = out[..., : 2 * H]
-            torch.mul(d_n, r[:, t, :m], out=own[..., 2 * H :])
-            d *= z[:, t, :m]
-            d += torch.bmm(own, weight)
-        rows = d_own.flatten(1, 2)
-        return d_gates, torch.bmm(rows.mT, before.reshape(G, T * B, H)), rows.sum(1), None
+        to_n = (1 - z) * (1 - n * n)
+        to_z, to_r = (before - n) * z * (1 - z), own[..., 2 * H :] * r * (1 - r)
+        d_all = hs.new_empty(G, R, 4 * H)  # of r, z, and of n by way of h and of x
+        parts = [part.split(running, 1) for part in (grad, z, r, to_n, to_z, to_r, d_all)]
+        dh = hs.new_zeros(G, running[0], H)
+        for m, d_h, z, r, to_n, to_z, to_r, d in zip(running[::-1], *(part[::-1] for part in parts), strict=True):
+            here = dh[:, :m].add_(d_h)
+            d_n = torch.mul(here, to_n, out=d[..., 3 * H :])
+            torch.mul(d_n, to_r, out=d[..., :H])
+            torch.mul(here, to_z, out=d[..., H : 2 * H])
+            torch.mul(d_n, r, out=d[..., 2 * H : 3 * H])
+            here.mul_(z).add_(torch.bmm(d[..., : 3 * H], weight))
+        d_own = d_all[..., : 3 * H]
+        d_gates = torch.cat([d_all[..., : 2 * H], d_all[..., 3 * H :]], -1)
+        return None, d_gates, None, torch.bmm(d_own.mT, before), None, d_own.sum(1), None

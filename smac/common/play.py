@@ -18,11 +18,6 @@ def inputs(obs: Tensor, last: Tensor, n_act: int) -> Tensor:
     return torch.cat([obs, one_hot(last + 1, n_act + 1)[..., 1:].to(obs.dtype)], -1)
 
 
-def previous(act: Tensor) -> Tensor:
-    """The action before each observation of act (S, N, B, T), -1 before the first: (S, N, B, T + 1)."""
-    return torch.nn.functional.pad(act, (1, 0), value=-1)
-
-
 class Memory:
     """What the agents of an environment remember of the episodes under way: hidden states and last actions."""
 

@@ -11,24 +11,22 @@ from common.seeding import Streams
 
 
 class Batch(NamedTuple):
-    """B whole episodes of each agent, the longest first, padded at their ends to T steps."""
+    """B whole episodes of each agent, packed: R observations and M steps, time after time, without padding.
 
-    obs: Tensor  # (S, N, B, T + 1, O), the last one that of the final successor
-    avail: Tensor  # (S, N, B, T + 1, A) bool, the actions that may be taken
-    act: Tensor  # (S, N, B, T) int64
-    rew: Tensor  # (S, N, B, T), the team's reward
-    terminated: Tensor  # (S, N, B, T), 0 or 1; 0 where only the time ran out
-    mask: Tensor  # (S, N, B, T), 1 for steps that were taken, 0 for padding
-    running: tuple[int, ...]  # how many episodes, counted from the first, have an observation at time 0 .. T
-    index: Tensor  # (S, N, M) where in B * T the steps that were taken stand; see `pack`
-    real: Tensor  # (S, N, M), 0 where an agent has fewer steps than another
+    Of time 0 there are all B episodes, the longest first, of each later time those that still run.
+    """
 
-    def pack(self, x: Tensor) -> Tensor:
-        """The steps that were taken, without padding, of x (S, N, B, T, ...): (S, N, M, ...)."""
-        S, N, M = self.index.shape
-        start = torch.arange(S * N, device=x.device)[:, None] * (x.shape[2] * x.shape[3])
-        rows = x.flatten(0, 3)[(start + self.index.flatten(0, 1)).flatten()]
-        return rows.unflatten(0, (S, N, M))
+    obs: Tensor  # (S, N, R, O), the last one of an episode included: that of the final successor
+    last: Tensor  # (S, N, R) int64, the action before it, -1 where there was none
+    running: tuple[int, ...]  # how many observations there are of each time
+    now: Tensor  # (M,) int64, the row of obs that each step starts from
+    next: Tensor  # (M,) int64, the row that it leads to
+    avail: Tensor  # (S, N, M, A) bool, the actions that might be taken
+    act: Tensor  # (S, N, M) int64
+    rew: Tensor  # (S, N, M), the team's reward
+    terminated: Tensor  # (S, N, M), 0 or 1; 0 where only the time ran out
+    next_avail: Tensor  # (S, N, M, A) bool, the actions that may be taken after it
+    real: Tensor  # (S, N, M), 0 for what fills up where an agent's episodes are shorter than another's
 
 
 class EpisodeReplay:
@@ -101,33 +99,27 @@ class EpisodeReplay:
 
     def _batch(self, row: int, slots: np.ndarray) -> Batch:
         """The episodes in these slots (N, B), the longest first."""
-        copy, start, length = np.moveaxis(self.table[row, slots], -1, 0)[..., None]  # (N, B, 1) each
-        N, T = self.n_agents, int(length.max())
-        agents, time = np.arange(N)[:, None, None], np.arange(T + 1)
-        taken = time < length  # (N, B, T + 1)
-        at = np.where(taken, (start + time) % self.size, start % self.size)
-        steps = self.rows[row, copy * N + agents, at]
-        obs, avail = (np.where(taken[..., None], steps[name], False) for name in ("obs", "avail"))
-        final = self.finals[row, slots, agents[..., 0]]
-        for whole, last in ((obs, final["obs"]), (avail, final["avail"])):
-            np.put_along_axis(whole, length[..., None], last[:, :, None], 2)
-        taken = taken[..., :-1]
-        index, real = _packed(taken.reshape(N, -1))
-        rew, terminated = (np.where(taken, steps[name][..., :-1], 0) for name in ("rew", "terminated"))
-        running = (time <= length).sum(1).max(0)
-        return Batch(
-            self._tensor(obs.astype(np.float32)),
-            self._tensor(avail),
-            self._tensor(steps["act"][..., :-1].astype(np.int64)),
-            self._tensor(rew.astype(np.float32)),
-            self._tensor(terminated.astype(np.float32)),
-            self._tensor(taken.astype(np.float32)),
-            tuple(running.tolist()),
-            self._tensor(index),
-            self._tensor(real),
-        )
+        copy, start, length = np.moveaxis(self.table[row, slots], -1, 0)  # (N, B) each
+        times = np.arange(int(length.max()) + 1)
+        running = (times <= length[..., None]).sum(1).max(0)  # the most that an agent has
+        t, b = np.repeat(times, running), np.arange(running.sum()) - np.repeat(np.cumsum(running) - running, running)
+        copy, start, length, agents = copy[:, b], start[:, b], length[:, b], np.arange(self.n_agents)[:, None]
+        lanes, inside = copy * self.n_agents + agents, t < length  # (N, R); at t = length stands the final observation
+        steps = self.rows[row, lanes, (start + np.minimum(t, length - 1)) % self.size]
+        final = self.finals[row, slots[:, b], agents]
+        obs = np.where(inside[..., None], steps["obs"], final["obs"]).astype(np.float32)
+        avail = np.where(inside[..., None], steps["avail"], final["avail"])
+        now = np.flatnonzero(b < np.append(running, 0)[t + 1])  # the episode has a next observation
+        following, real = np.cumsum(running)[t[now]] + b[now], inside[:, now]
+        act, last = steps["act"][:, now].astype(np.int64), np.full(inside.shape, -1)
+        last[:, following] = act
+        rew, terminated = (np.where(real, steps[name][:, now], 0).astype(np.float32) for name in ("rew", "terminated"))
+        put, single = self._put, tuple(running.tolist())
+        packed = put(avail[:, now]), put(act), put(rew), put(terminated), put(avail[:, following])
+        return Batch(put(obs), put(last), single, put(now)[0], put(following)[0], *packed, put(real.astype(np.float32)))
 
-    def _tensor(self, x: np.ndarray) -> Tensor:
+    def _put(self, x: np.ndarray) -> Tensor:
+        """As a tensor of one seed."""
         return torch.from_numpy(x)[None].to(self.device)
 
     def read(self, row: int, start: int, stop: int) -> np.ndarray:
@@ -152,14 +144,3 @@ class EpisodeReplay:
         self.table[row, :n] = state["table"]
         self.finals[row, :n] = np.ascontiguousarray(state["finals"]).view(self.finals.dtype).reshape(n, self.n_agents)
         self.streams.load_state_dict(row, state)
-
-
-def _packed(taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, K) bool -> the places of True in each row (N, M) and which of these are real; M is the most that one has.
-
-    Rows with fewer are filled up with their first: a step that never was could have values that weight 0 cannot mend.
-    """
-    counts = taken.sum(1)
-    real = np.arange(counts.max()) < counts[:, None]
-    index = np.argsort(~taken, axis=1, kind="stable")[:, : counts.max()]
-    return np.where(real, index, index[:, :1]), real.astype(np.float32)

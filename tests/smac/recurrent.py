@@ -90,12 +90,12 @@ def played(env: envs.MaskedEnv, steps: int, size: int = 50, seed: int = 0) -> Ep
 
 
 def joined(batches: Sequence[Batch], dtype: torch.dtype = torch.float32) -> Batch:
-    """Batches of S = 1 of equal shapes side by side as seeds, in this precision."""
+    """Batches of S = 1 and of the same episodes side by side as seeds, in this precision."""
     fields = {}
     for name in Batch._fields:
         parts = [getattr(batch, name) for batch in batches]
         fields[name] = parts[0]
-        if isinstance(parts[0], Tensor):
+        if isinstance(parts[0], Tensor) and name not in ("now", "next"):
             fields[name] = torch.cat(parts)
             if parts[0].dtype == torch.float32:
                 fields[name] = fields[name].to(dtype)

@@ -6,7 +6,7 @@ import torch
 from recurrent import played
 
 from common.errors import UsageError
-from smac import envs, iql
+from smac import envs, iql, naive
 from smac.common.replay import EpisodeReplay
 
 
@@ -39,37 +39,38 @@ class Count(envs.MaskedEnv):
 def test_every_episode_comes_out_as_it_was_played(shared, copies):
     env = Count((3, 5, 9, 2), copies=copies)  # 9 is cut off at 6, which is no end
     batch = played(env, 60).sample(0, 16, shared)
-    first = batch.obs[0, 0, :, :1, 0]
-    assert len(set(first.flatten().tolist())) > 3
-    lengths = batch.mask[0].sum(-1).long()
-    for i, b in np.ndindex(2, 16):
-        n = int(lengths[i, b])
-        counts = batch.obs[0, i, b, 0, 0].abs() + torch.arange(n + 1)
-        assert torch.equal(batch.obs[0, i, b, : n + 1, 0], counts * (1, -1)[i])
-        assert torch.equal(batch.rew[0, i, b, :n], counts[1:])
-        assert torch.equal(batch.avail[0, i, b, : n + 1, 2], torch.ones(n + 1).bool() if i == 0 else counts % 2 == 0)
-        assert batch.terminated[0, i, b, :n].tolist() == [0] * (n - 1) + [float(n != 6)]
-        for part in (batch.obs[0, i, b, n + 1 :], batch.rew[0, i, b, n:], batch.terminated[0, i, b, n:]):
-            assert not part.any()
-        legal = batch.avail[0, i, b, :n].gather(-1, batch.act[0, i, b, :n, None])
-        assert legal.all()
-    assert (first == -batch.obs[0, 1, :, :1, 0]).all() == shared
-
-
-def test_a_batch_is_sorted_by_length_and_tells_who_still_runs():
-    batch = played(Count((3, 5, 2)), 60).sample(0, 16, shared=False)
-    lengths = batch.mask.sum(-1)
-    assert (lengths.diff(dim=-1) <= 0).all()
-    assert batch.running == tuple(int((lengths >= t).sum(-1).max()) for t in range(batch.mask.shape[-1] + 1))
-
-
-def test_packing_keeps_the_steps_that_were_taken_and_marks_the_rest():
-    batch = played(Count((3, 5, 2)), 60).sample(0, 16, shared=False)
-    packed = batch.pack(batch.rew)
-    assert torch.equal((packed * batch.real).sum(-1), (batch.rew * batch.mask).sum((-1, -2)))
-    assert torch.equal(batch.real.sum(-1), batch.mask.sum((-1, -2)))
+    starts = batch.obs[0, 0, :16, 0]
+    assert len(set(starts.tolist())) > 3
     for i in range(2):
-        assert packed[0, i][batch.real[0, i] == 1].tolist() == batch.rew[0, i][batch.mask[0, i] == 1].tolist()
+        obs, avail, act, rew, terminated, mask = naive.part(batch, 0, i)
+        for b in range(16):
+            n = int(mask[b].sum())
+            counts = obs[b, 0, 0].abs() + torch.arange(n + 1)
+            assert torch.equal(obs[b, : n + 1, 0], counts * (1, -1)[i])
+            assert torch.equal(rew[b, :n], counts[1:])
+            even = counts % 2 == 0
+            assert torch.equal(avail[b, : n + 1, 2], torch.ones(n + 1).bool() if i == 0 else even)
+            assert terminated[b].tolist() == [0] * (n - 1) + [float(n != 6)] + [0] * (len(mask[b]) - n)
+            assert avail[b, :n].gather(-1, act[b, :n, None]).all()
+            assert not rew[b, n:].any()
+    assert torch.equal(starts, -batch.obs[0, 1, :16, 0]) == shared
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_batch_is_packed_time_after_time_the_longest_first(shared):
+    batch = played(Count((3, 5, 2)), 60).sample(0, 16, shared)
+    lengths = torch.stack([naive.part(batch, 0, i)[-1].sum(-1) for i in range(2)])
+    assert (lengths.diff(dim=-1) <= 0).all()
+    assert batch.running == tuple(int((lengths >= t).sum(-1).max()) for t in range(int(lengths.max()) + 1))
+    assert batch.obs.shape[2] == sum(batch.running) and batch.act.shape[2] == sum(batch.running[1:])
+    assert torch.equal(batch.real[0].sum(-1), lengths.sum(-1))
+    assert bool(batch.real.all()) == shared  # what is drawn together needs no filling
+
+
+def test_the_last_action_is_that_of_the_step_before():
+    batch = played(Count((3, 5, 2)), 60).sample(0, 16, False)
+    assert (batch.last[:, :, :16] == -1).all() and (batch.last[:, :, 16:] >= 0).all()
+    assert torch.equal(batch.last[:, :, batch.next], batch.act)
 
 
 def test_old_episodes_go_by_number_and_by_steps():

@@ -109,10 +109,10 @@ def test_a_game_that_does_not_repeat_itself_starts_anew(capfd):
 
 def test_the_replay_holds_what_the_dead_saw_and_did():
     batch = played(envs.make("battles:parallel_env", [0], 2, 12), 60).sample(0, 8, True)
-    dead = batch.avail[..., :-1, NOTHING]
+    dead = batch.avail[..., NOTHING]
     assert dead.any()
     assert torch.equal(batch.act[dead], torch.full_like(batch.act[dead], NOTHING))
-    assert not batch.obs[..., :-1, :][dead].any()
+    assert not batch.obs[:, :, batch.now][dead].any()
 
 
 @pytest.mark.parametrize(

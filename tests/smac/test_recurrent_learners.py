@@ -124,16 +124,19 @@ def test_agent_i_never_learns_from_agent_j(module, flags, shared):
 
 
 @all_learners
-def test_what_is_padded_and_what_is_not_available_changes_nothing(module, flags):
+def test_what_fills_up_a_batch_changes_nothing(module, flags):
     learned = []
     for poison in (False, True):
         env = game((3,))
         agents, cfg = make_agents(module, env, **flags)
         batch = played(env, 80).sample(0, 6, shared=False)
+        filling = batch.real == 0
+        assert filling.any()
         if poison:
-            after, N = batch.mask == 0, env.n_agents
-            later = torch.cat([torch.zeros(1, N, 6, 1, dtype=torch.bool), after], -1)
-            batch.obs[later], batch.rew[after], batch.act[after] = 7.0, 7.0, 1
+            batch.rew[filling] = 7.0
+            later = torch.zeros(batch.obs.shape[:3], dtype=torch.bool)
+            later[:, :, batch.next] = filling
+            batch.obs[later] = 7.0
         module.update(agents, batch, cfg)
         learned.append(agents)
     for name, net in nets_of(learned[0]).items():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from common.seeding import Streams
-from smac.common.nets import Recurrent
+from smac.common.nets import Recurrent, unroll
 from smac.common.optim import RMSprop
 from smac.naive import Agent
 
@@ -33,35 +33,43 @@ def doubled(net: Recurrent) -> Recurrent:
     return net.like(net.flat.detach().double().requires_grad_())
 
 
-@pytest.mark.parametrize("running", [None, RUNNING])
+def rows(grid: torch.Tensor, running: tuple[int, ...]) -> torch.Tensor:
+    """(S, N, B, T, .) -> (S, N, R, .)."""
+    return torch.cat([grid[:, :, :n, t] for t, n in enumerate(running)], 2)
+
+
+@pytest.mark.parametrize("running", [(B,) * T, RUNNING])
 def test_unrolled_values_and_gradients_are_those_of_a_gru_cell_stepped_by_hand(running):
-    net, x = doubled(stack()), x_of().requires_grad_()
-    real = torch.zeros(B, T, 1, dtype=torch.float64)
-    for t, n in enumerate(running or [B] * T):
-        real[:n, t] = 1
-    weights = torch.randn(S, N, B, T, SIZES[2], generator=torch.Generator().manual_seed(1), dtype=torch.float64) * real
-    h, q = net(x, running)
-    grad, grad_x = torch.autograd.grad((q * weights).sum() + (h * real).square().sum(), [net.flat, x])
+    net, target, x = doubled(stack()), doubled(stack(range(5, 5 + S))), x_of()
+    packed = rows(x, running).requires_grad_()
+    weights = torch.randn(S, N, B, T, SIZES[2], generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    h, q, *aside = unroll(packed, running, net, target)
+    assert not any(part.requires_grad for part in aside)
+    torch.testing.assert_close(aside, list(unroll(packed.detach(), running, target, net)[:2]))
+    grad, grad_x = torch.autograd.grad((q * rows(weights, running)).sum() + h.square().sum(), [net.flat, packed])
     for s, i in np.ndindex(S, N):
-        agent, own, hidden, loss = module_like(net, s, i), x.detach()[s, i].requires_grad_(), None, 0.0
-        for t in range(T):
-            value, hidden = agent(own[:, t], torch.zeros(B, 8, dtype=torch.float64) if hidden is None else hidden)
-            torch.testing.assert_close(h[s, i, :, t] * real[:, t], hidden * real[:, t])
-            torch.testing.assert_close(q[s, i, :, t] * real[:, t], value * real[:, t])
-            loss = loss + (value * weights[s, i, :, t]).sum() + (hidden * real[:, t]).square().sum()
+        agent, own, hidden, loss = module_like(net, s, i), x[s, i].clone().requires_grad_(), None, 0.0
+        hidden, hs, qs = torch.zeros(B, SIZES[1], dtype=torch.float64), [], []
+        for t, n in enumerate(running):
+            value, hidden = agent(own[:n, t], hidden[:n])
+            hs.append(hidden)
+            qs.append(value)
+            loss = loss + (value * weights[s, i, :n, t]).sum() + hidden.square().sum()
+        torch.testing.assert_close((h[s, i], q[s, i]), (torch.cat(hs), torch.cat(qs)))
         loss.backward()  # pyright: ignore
-        torch.testing.assert_close(grad_x[s, i], own.grad)
+        assert own.grad is not None
+        torch.testing.assert_close(grad_x[s, i], rows(own.grad[None, None], running)[0, 0])
         for name, part in net.like(grad).named(s).items():
             torch.testing.assert_close(torch.from_numpy(part[i]), agent.get_parameter(name).grad)
 
 
 def test_stepping_gives_what_unrolling_gives():
     net, x = doubled(stack()), x_of()
-    h, q = net(x)
+    h, q = (part.unflatten(2, (T, B)) for part in unroll(rows(x, (B,) * T), (B,) * T, net, net)[:2])
     hidden = torch.zeros(S, N, B, 8, dtype=torch.float64)
     for t in range(T):
         hidden, q_t = net.step(x[:, :, :, t], hidden)
-        torch.testing.assert_close((hidden, q_t), (h[:, :, :, t], q[:, :, :, t]))
+        torch.testing.assert_close((hidden, q_t), (h[:, :, t], q[:, :, t]))
         torch.testing.assert_close(net.head(hidden), q_t)
 
 
