@@ -5,7 +5,7 @@ if two or more shoot at it in the same step. Then every enemy still standing tak
 living agent. Agents have N + 1 points each. Who kills one enemy a step wins, though agents die on the way; a step in
 which fire is scattered costs as many points as enemies stand, and two such early steps lose.
 
-reward = enemies felled in the step / enemies, and 1 more for the last: the best return is 2, as in SMAX.
+reward = enemies felled in the step / enemies, and 1 more for the last: the best return is 2.
 
 | index        | observation of agent i                     | unit     | range     |
 |--------------|--------------------------------------------|----------|-----------|

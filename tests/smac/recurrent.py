@@ -36,7 +36,10 @@ def command(module: ModuleType, data_dir: Path, train: Any = None, **flags: Any)
     argv = [
         f"--{name}={value}" for name, value in {**TINY, **hid, "exp_name": "x", "data_dir": data_dir, **flags}.items()
     ]
-    with mock.patch.object(sys, "argv", [f"{module.__name__}.py", *argv]), pytest.raises(SystemExit) as end:
+    with (
+        mock.patch.object(sys, "argv", [f"{module.__name__.rpartition('.')[2]}.py", *argv]),
+        pytest.raises(SystemExit) as end,
+    ):
         main(module.Config, module.defaults, train or module.train, module.__doc__)
     return int(end.value.code or 0)
 
