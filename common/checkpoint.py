@@ -153,7 +153,7 @@ class Checkpoints:
             first, stop = manifest.get("replay", (0, 0))
             tail = arrays.pop("replay tail", np.zeros((0, 0, 0)))
             N, _, width = tail.shape
-            if [N, width] != [*replay.rows.shape[1::2]] or stop - first > replay.size:
+            if (N, width) != replay.read(row, 0, 0).shape[::2] or stop - first > replay.size:
                 raise Damaged(f"{self.folder / f'{step}.json'}: its replay is not that of this run")
             for start, name in sorted(self._replay_files(step, manifest).items()):
                 rows = self._arrays(manifest, name)["rows"]

@@ -19,7 +19,7 @@ def not_finite(name: str, array: np.ndarray) -> dict[int, str]:
 def _first_bad(array: np.ndarray) -> str:
     """'nan, agent 1, number 0' for an array (N, O), 'inf, episode 3' for one (E,), 'nan' for a number."""
     index = tuple(np.argwhere(~np.isfinite(array))[0])
-    names = ((), ("episode",), ("agent", "number"))[array.ndim]
+    names = ((), ("episode",), ("agent", "number"), ("agent", "environment", "number"))[array.ndim]
     return ", ".join([str(array[index]), *(f"{name} {i}" for name, i in zip(names, index))])
 
 

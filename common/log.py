@@ -13,10 +13,10 @@ from torch import Tensor
 
 @dataclass
 class Group:
-    """Updates since the last row that had the same diagnostics: sums (diagnostics, S), and how many updates."""
+    """Updates since the last row that had the same diagnostics: sums (diagnostics, S), and how many updates (S,)."""
 
     total: Tensor
-    count: int = 0
+    count: np.ndarray
 
 
 class Log:
@@ -42,21 +42,29 @@ class Log:
             self.lengths[row].append(int(self.ep_len[row]))
         self.ep_ret[ended], self.ep_len[ended] = 0, 0
 
-    def update(self, diagnostics: dict[str, Tensor]) -> None:
-        """Diagnostics of one update, each (S, N). Not every update need have the same: means are over those that do."""
-        names = tuple(diagnostics)
+    def update(self, diagnostics: dict[str, Tensor], row: int | None = None) -> None:
+        """Diagnostics of one update, each (S, N), or of that of one seed, (1, N), in its `row`.
+
+        Not every update need have the same: means are over those that do.
+        """
+        names, rows = tuple(diagnostics), slice(None) if row is None else slice(row, row + 1)
         group = self.groups.get(names)
         if group is None:
             device = next(iter(diagnostics.values())).device if diagnostics else "cpu"
             group = self.groups[names] = Group(
-                torch.zeros(len(names), len(self.ep_ret), dtype=torch.float64, device=device)
+                torch.zeros(len(names), len(self.ep_ret), dtype=torch.float64, device=device),
+                np.zeros(len(self.ep_ret), int),
             )
         if diagnostics:
             with torch.no_grad():
-                group.total += torch.stack([*diagnostics.values()]).mean(-1)
-        group.count += 1
+                group.total[:, rows] += torch.stack([*diagnostics.values()]).mean(-1)
+        group.count[rows] += 1
         self.n_updates += 1
-        self.last = diagnostics
+        if row is None:
+            self.last = diagnostics
+        for name, value in diagnostics.items() if row is not None else ():
+            known = self.last.setdefault(name, value.new_zeros(len(self.ep_ret), value.shape[1]))
+            known[rows] = value.detach()
 
     @property
     def sums(self) -> dict[str, Tensor]:
@@ -70,7 +78,8 @@ class Log:
     def row(self, row: int) -> dict[str, float]:
         """The means since the last row of progress.txt."""
         columns = {**summary("EpRet", self.returns[row]), "EpLen": float(np.mean(self.lengths[row] or [math.nan]))}
-        counts = {name: sum(g.count for names, g in self.groups.items() if name in names) for name in self.sums}
+        groups = self.groups.items()
+        counts = {name: sum(int(g.count[row]) for names, g in groups if name in names) for name in self.sums}
         # an epoch without an update has no losses
         return columns | {name: float(total[row]) / (counts[name] or math.nan) for name, total in self.sums.items()}
 
@@ -80,7 +89,7 @@ class Log:
             values.clear()
         for group in self.groups.values():
             group.total.zero_()
-            group.count = 0
+            group.count[:] = 0
 
     def time(self) -> float:
         """Seconds of training, those before an interruption included."""
@@ -92,7 +101,7 @@ class Log:
             "ep_len": int(self.ep_len[row]),
             "returns": self.returns[row],
             "lengths": self.lengths[row],
-            "groups": [[list(names), g.total[:, row].tolist(), g.count] for names, g in self.groups.items()],
+            "groups": [[list(names), g.total[:, row].tolist(), int(g.count[row])] for names, g in self.groups.items()],
             "largest_rew": float(self.largest_rew[row]),
             "n_updates": self.n_updates,
             "elapsed": self.time(),
@@ -102,10 +111,11 @@ class Log:
         self.ep_ret[row], self.ep_len[row] = state["ep_ret"], state["ep_len"]
         self.returns[row], self.lengths[row] = list(state["returns"]), list(state["lengths"])
         for names, totals, count in state["groups"]:
-            new = Group(torch.zeros(len(names), len(self.ep_ret), dtype=torch.float64, device=device))
+            totals_of_all = torch.zeros(len(names), len(self.ep_ret), dtype=torch.float64, device=device)
+            new = Group(totals_of_all, np.zeros(len(self.ep_ret), int))
             group = self.groups.setdefault(tuple(names), new)
             group.total[:, row] = torch.tensor(totals, dtype=torch.float64)
-            group.count = count
+            group.count[row] = count
         self.largest_rew[row] = state["largest_rew"]
         self.n_updates, self.elapsed, self.since = state["n_updates"], state["elapsed"], time.monotonic()
 

@@ -210,8 +210,8 @@ class Run:
         for row, text in texts.items():
             say(f"[s{self.seeds[row]}] WARNING: {text}; training diverges", sys.stderr)
 
-    def end_epoch(self, step: int, returns: np.ndarray, lengths: np.ndarray) -> None:
-        """Write and show one row a seed: the log's means, and the tests' returns and lengths (S, E)."""
+    def end_epoch(self, step: int, returns: np.ndarray, lengths: np.ndarray, **more: np.ndarray) -> None:
+        """Write and show one row a seed: the log's means, those of the tests' returns, lengths and `more`, (S, E)."""
         self._check_losses(step)
         self._check_values(step)
         self.check(step, **{"return of a test episode": returns})
@@ -223,6 +223,7 @@ class Run:
             episodes = {name: log.pop(name) for name in list(log) if "Ep" in name}
             columns = {"Epoch": step // self.config.steps_per_epoch, **episodes}
             columns |= {**summary("TestEpRet", returns[row].tolist()), "TestEpLen": lengths[row].mean()}
+            columns |= {name: values[row].mean() for name, values in more.items()}
             columns |= {"TotalEnvInteracts": step, **log, "Time": seconds}
             with files():
                 folder.append(columns)
@@ -232,7 +233,7 @@ class Run:
                 f"[s{self.seeds[row]}] epoch {columns['Epoch']}/{self.config.epochs}  step {step}  "
                 f"train {columns['AverageEpRet']:.1f}  "
                 f"test {columns['AverageTestEpRet']:.1f} +- {columns['StdTestEpRet']:.1f}  "
-                + "".join(f"{name} {value:.3g}  " for name, value in log.items())
+                + "".join(f"{name} {columns[name]:.3g}  " for name in [*more, *log])
                 + f"{rate:.0f} steps/s  {left} left"
             )
             with tqdm.external_write_mode():  # above the bar, where there is one

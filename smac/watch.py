@@ -1,0 +1,85 @@
+"""Play a trained run: python smac/watch.py data/NAME/NAME_s0 [--episodes K]
+
+Prints every step of greedy episodes: what each agent does, what the team is paid, and how the game stands (of SMAX:
+positions and health of all units). The agents are those of the run's last checkpoint.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started from here: imports begin above
+
+import numpy as np
+
+from common.checkpoint import Checkpoints, Damaged
+from common.errors import UsageError
+from smac import envs
+from smac.common.play import Memory
+
+
+def load(run: Path, seed: int) -> tuple[envs.MaskedEnv, Any, int]:
+    """The environment of a run, its agents as they were saved last, and the size of their memory. Raises UsageError."""
+    try:
+        config = json.loads((run / "config.json").read_text())
+        module = importlib.import_module(f"smac.{config['algorithm']}")
+        known = {name: value for name, value in config.items() if name in module.Config.__dataclass_fields__}
+        cfg = module.Config(**{**known, "device": "cpu"})
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UsageError(f"{run}: no run of a recurrent learner ({error}); its folder is data/NAME/NAME_s0") from None
+    env = envs.make(cfg.env, [seed], 1, cfg.test_ep_len)
+    agents, checkpoints = module.Agents(env, cfg, (cfg.seed,)), Checkpoints(run / "checkpoint")
+    steps = checkpoints.steps()
+    if not steps:
+        raise UsageError(f"{run}: no checkpoint yet; let the run go on first")
+    try:
+        agents.load_state_dict(0, checkpoints.load(steps[-1])["agents"])
+    except Damaged as damage:
+        raise UsageError(f"{run}: its last checkpoint is damaged ({damage}); continue the run") from None
+    return env, agents, cfg.rnn_hid
+
+
+def play(env: envs.MaskedEnv, agents: Any, hid: int) -> tuple[float, int, float]:
+    """One greedy episode, printed: its return, length, and whether it was won."""
+    env.reset()
+    memory, over = Memory(env, hid, "cpu"), False
+    print(f"   0  {env.describe()}")
+    while not over:
+        act = memory.values([agents], env).argmax(-1)
+        rew, terminated, truncated = env.step(act)
+        memory.acted(act)
+        does = ", ".join(env.action_name(int(a)) for a in act[0, :, 0])
+        print(f"{env.t[0, 0]:4}  {does}  ->  reward {rew[0, 0]:.2f}  {env.describe()}", flush=True)
+        over = bool(terminated[0, 0] or truncated[0, 0])
+    return float(env.ret[0, 0]), int(env.t[0, 0]), float(env.won[0, 0])
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="smac/watch.py", description="Play the agents of a recurrent run.")
+    parser.add_argument("run", type=Path, metavar="RUNDIR", help="folder of one seed: data/NAME/NAME_s0")
+    parser.add_argument("--episodes", type=int, default=1, metavar="K", help="how many to play (default 1)")
+    parser.add_argument("--seed", type=int, default=0, help="of the environment (default 0)")
+    args = parser.parse_args(argv)
+    for name, low in (("episodes", 1), ("seed", 0)):
+        if getattr(args, name) < low:
+            parser.error(f"--{name} {getattr(args, name)}: at least {low}")
+    try:
+        env, agents, hid = load(args.run, args.seed)
+    except UsageError as error:
+        print(f"smac/watch.py: {error}", file=sys.stderr)
+        return 2
+    played = []
+    for k in range(args.episodes):
+        ret, length, won = play(env, agents, hid)
+        played.append((ret, won))
+        print(f"episode {k + 1}: return {ret:.2f}, length {length}{', won' if won == 1 else ''}")
+    ret, won = np.mean(played, axis=0)
+    print(f"mean of {args.episodes}: return {ret:.2f}, won {won:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
