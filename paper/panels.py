@@ -14,7 +14,20 @@ from curves.lines import Experiment, Fit, Line, Panel, arrange
 from curves.read import Run, load, note
 from curves.style import COLOURS, save
 from curves.table import describe
-from paper.figures import APART, GAME, LABELS, LABELS_LIKE, MARKS, RAMP, SHARES, TITLES, WHOLE, Figure
+from paper.figures import (
+    APART,
+    GAME,
+    LABELS,
+    LABELS_LIKE,
+    MARKS,
+    RAMP,
+    REFERENCES,
+    SHARED,
+    SHARES,
+    TITLES,
+    WHOLE,
+    Figure,
+)
 from paper.runs import experiment, family
 
 
@@ -61,9 +74,9 @@ def _length(run: Run) -> float:
 
 
 def style(label: str) -> int:
-    """A line's place in COLOURS; a round further, where lines are dashed, for what sees the whole state."""
-    known = label.removesuffix(WHOLE)
-    return LABELS.index(LABELS_LIKE.get(known, known)) + len(COLOURS) * label.endswith(WHOLE)
+    """A line's place in COLOURS; a round further, where lines are dashed, for what differs from others of its name."""
+    known = label.removesuffix(WHOLE).removesuffix(SHARED)
+    return LABELS.index(LABELS_LIKE.get(known, known)) + len(COLOURS) * (known != label)
 
 
 def panels(figure: Figure, runs: Runs) -> list[Panel]:
@@ -79,6 +92,9 @@ def panels(figure: Figure, runs: Runs) -> list[Panel]:
                 lines += _line(Experiment(label, task, seeds, colour), y, runs.fit(figure))
             else:
                 missing.append(label)
+        for label, line in REFERENCES.items() if figure.references else ():
+            if seeds := runs.find(experiment(line, task)):
+                lines += _line(Experiment(label, task, seeds, "#555555"), y, runs.fit(figure))
         if family(task) == "one-step":  # most lines would lie on one another
             shifts = [APART * (i - (len(lines) - 1) / 2) for i in range(len(lines))]
             lines = [

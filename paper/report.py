@@ -21,7 +21,7 @@ from paper.runs import rows
 
 FILMS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png": "image/png"}
 NAMES = {"trees": "Random games", "qplex": "QPLEX page", "qplex-sizes": "QPLEX sizes", "learners": "All learners"}
-NAMES |= {"observations": "Observations"}
+NAMES |= {"observations": "Observations", "batches": "Batches"}
 BASELINES = ("IDDPG", "IQL")  # scores are compared with the first that the task has
 HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
