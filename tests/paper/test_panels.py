@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.runs import GAME, write_experiment, write_game
@@ -65,7 +66,8 @@ def test_runs_of_other_settings_are_never_pooled_and_are_named(tmp_path, capsys)
 
 
 def test_older_runs_without_a_flag_are_seeds_of_what_they_did(tmp_path):
-    for seed, more in enumerate(({}, {"batches": "apart"}, {"batches": "shared"})):
+    settings: list[dict[str, Any]] = [{}, {"batches": "apart"}, {"batches": "shared"}]
+    for seed, more in enumerate(settings):
         write_experiment(tmp_path, f"iddpg_{GAME}", seed, [1, 2], **more)
     assert [run.seed for run in Runs([tmp_path]).find(f"iddpg_{GAME}")] == ["0", "1"]
 
