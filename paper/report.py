@@ -57,7 +57,11 @@ details { margin: .5rem 0; } summary { cursor: pointer; color: #0b5c93; font-siz
 def write(runs: Runs, out: Path) -> Path:
     """Writes <out>/report.html, and returns its path. OSError where that fails."""
     drawn = {figure: panels(figure, runs) for figure in FIGURES.values()}
-    links = [("claims", "Claims"), *((f"figure-{n}", _name(f)) for n, f in FIGURES.items()), ("scores", "Final scores")]
+    links = [
+        ("claims", "Claims"),
+        *((f"figure-{n}", name_of(f)) for n, f in FIGURES.items()),
+        ("scores", "Final scores"),
+    ]
     films = sorted(path for folder in runs.folders for path in folder.glob("films/*") if path.suffix.lower() in FILMS)
     links += [("films", "Films")] if films else []
     parts = [HEAD, "<h1>I2Q: figures, scores and claims</h1>", _intro(drawn)]
@@ -77,7 +81,7 @@ def write(runs: Runs, out: Path) -> Path:
     return path
 
 
-def _name(figure: Figure) -> str:
+def name_of(figure: Figure) -> str:
     return f"Figure {figure.number}" if figure.number.isdigit() else NAMES[figure.number]
 
 
@@ -113,7 +117,7 @@ def _claims(answers: Sequence[Answer]) -> str:
     lines, before = [], None
     for answer in answers:
         figure = answer.figure
-        name = f'<a href="#figure-{figure.number}">{escape(_name(figure))}</a>' if figure is not before else ""
+        name = f'<a href="#figure-{figure.number}">{escape(name_of(figure))}</a>' if figure is not before else ""
         badge = f'<span class="{BADGES[answer.verdict]}">{answer.verdict}</span> {escape(answer.needs)}'
         lines.append([name, escape(answer.claim.text), badge, escape(answer.evidence)])
         tasks: dict[str, list[str]] = {}
@@ -179,7 +183,7 @@ def _cell(value: float) -> str:
 
 def _section(figure: Figure, figure_panels: list[Panel], picture: Path, text: str) -> str:
     image = f'<img alt="{escape(text)}" src="{_inline(picture, "image/svg+xml")}">'
-    title = escape(f"{_name(figure)}: {figure.title}" if figure.number.isdigit() else figure.title)
+    title = escape(f"{name_of(figure)}: {figure.title}" if figure.number.isdigit() else figure.title)
     lines = []
     table = {row.experiment: row for row in [*rows("lab"), *rows("paper", [figure.number])]}
     for panel in figure_panels[: len(figure.tasks)]:
