@@ -147,7 +147,8 @@ def _needs(claim: Claim, measures: Sequence[Measure], level: float) -> str:
     """What an undecided claim waits for: tasks that were not run, longer runs, seeds."""
     groups, tasks = _groups(measures), 0 if _against_number(claim) else len(measures)
     if not groups:
-        return f"not run; at least {fewest(level, tasks)} seeds of each learner" + " on each task" * (tasks > 1)
+        each = " of each learner" * (tasks > 0) + " on each task" * (tasks > 1)
+        return f"not run; at least {fewest(level, tasks)} seeds{each}"
     text = ""
     if missing := [m.title for m in measures if not m.groups]:
         text = f"not run on {', '.join(missing)}; "
@@ -155,9 +156,11 @@ def _needs(claim: Claim, measures: Sequence[Measure], level: float) -> str:
         text += f"below {SHARE:.0%} of the paper's steps on {', '.join(short)}; "
     have = min(min(len(x), len(y)) for x, y in groups) if tasks else _signs(groups)[1]
     more = seeds_needed(_seen(claim, groups), tasks, level) - have
+    each = "seeds of each learner" if tasks else "seeds"
+    alike = ", if those are like the rest" * bool(missing)
     if more > MOST:
-        return f"{text}more than {MOST} more seeds of each learner, so small is the difference seen"
-    return f"{text}about {max(1, more)} more seeds of each learner"
+        return f"{text}more than {MOST} more {each} (the difference seen is small)"
+    return f"{text}about {max(1, more)} more {each}{alike}"
 
 
 def _evidence(claim: Claim, groups: Groups) -> str:
@@ -223,4 +226,4 @@ def cell(value: float) -> str:
 
 def number(p: float) -> str:
     """A p value with two digits that say something."""
-    return f"{p:.2f}" if p >= 0.095 else f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+    return f"{p:.2f}" if p >= 0.095 else f"{p:.3f}" if p >= 0.00095 else f"{p:.4f}" if p >= 0.00005 else f"{p:.0e}"
