@@ -32,9 +32,9 @@ RULE = (
     f"share of pairs of seeds in which X ends above Y, a mean over the claim's tasks, with Newcombe's 95 % interval. "
     f"p is two-sided: of an exact permutation test of P, seeds dealt anew within each task; against a number, of the "
     f"sign test. A claim is reproduced, or not reproduced because the opposite holds, where p is {LEVEL} at most after "
-    f"Holm's correction for all claims of its paper, all of its tasks were run, and both sides made {SHARE:.0%} of the "
+    f"Holm's correction for all claims of its paper, all of its tasks were run, and both sides made {100 * SHARE:.0f} % of the "
     f"paper's steps. All else is undecided. The seeds it needs are those with which the P seen so far would be found "
-    f"with a chance of {POWER:.0%} (Noether 1987), at {LEVEL} divided by the number of undecided claims; this P is as "
+    f"with a chance of {100 * POWER:.0f} % (Noether 1987), at {LEVEL} divided by the number of undecided claims; this P is as "
     f"uncertain as its interval is wide."
 )
 
@@ -153,7 +153,7 @@ def _needs(claim: Claim, measures: Sequence[Measure], level: float) -> str:
     if missing := [m.title for m in measures if not m.groups]:
         text = f"not run on {', '.join(missing)}; "
     if short := [m.title for m in measures if m.groups and m.share < SHARE]:
-        text += f"below {SHARE:.0%} of the paper's steps on {', '.join(short)}; "
+        text += f"below {100 * SHARE:.0f} % of the paper's steps on {', '.join(short)}; "
     have = min(min(len(x), len(y)) for x, y in groups) if tasks else _signs(groups)[1]
     more = seeds_needed(_seen(claim, groups), tasks, level) - have
     each = "seeds of each learner" if tasks else "seeds"
@@ -206,7 +206,7 @@ def _one(claim: Claim, measure: Measure) -> str:
     if not measure.groups:
         return f"not run: {', '.join(measure.missing)}"
     x, y = measure.groups
-    at = f"at step {measure.end:,.0f}, {measure.share:.0%} of the paper's"
+    at = f"at step {measure.end:,.0f}, {100 * measure.share:.0f} % of the paper's"
     if not _against_number(claim):
         return f"{compare(x, y, (str(claim.better), str(claim.worse)))}, {at}"
     holds, n = _signs([measure.groups])

@@ -49,7 +49,7 @@ def test_the_numbers_of_a_clear_case_are_bounds_and_no_certainty(tmp_path):
     assert found.evidence.startswith("P(I2Q > IDDPG) at least 0.50; p = 0.10,")
     (text,) = found.tasks.values()
     assert "in 9 of 9 pairs of 3 against 3 seeds, p = 0.10, the smallest that these can give" in text
-    assert "at step 550,000, 100% of the paper's" in text
+    assert "at step 550,000, 100 % of the paper's" in text
     assert "1.00" not in found.evidence + text
 
 
@@ -60,7 +60,7 @@ def test_learners_are_compared_at_equal_steps(tmp_path):
         write_experiment(tmp_path, f"iddpg_{GAME}", seed, [20 + seed] * 20)
     found = answer(tmp_path, ABOVE)
     assert found.verdict == "not reproduced"
-    assert "at step 200,000, 36% of the paper's" in found.tasks[GAME]
+    assert "at step 200,000, 36 % of the paper's" in found.tasks[GAME]
 
 
 @pytest.mark.parametrize(
