@@ -32,10 +32,10 @@ RULE = (
     f"share of pairs of seeds in which X ends above Y, a mean over the claim's tasks, with Newcombe's 95 % interval. "
     f"p is two-sided: of an exact permutation test of P, seeds dealt anew within each task; against a number, of the "
     f"sign test. A claim is reproduced, or not reproduced because the opposite holds, where p is {LEVEL} at most after "
-    f"Holm's correction for all claims of its paper, all of its tasks were run, and both sides made {100 * SHARE:.0f} % of the "
-    f"paper's steps. All else is undecided. The seeds it needs are those with which the P seen so far would be found "
-    f"with a chance of {100 * POWER:.0f} % (Noether 1987), at {LEVEL} divided by the number of undecided claims; this P is as "
-    f"uncertain as its interval is wide."
+    f"Holm's correction for all claims of its paper, all of its tasks were run, and both sides made {100 * SHARE:.0f} % "
+    f"of the paper's steps. All else is undecided. The seeds it needs are those with which the P seen so far would be "
+    f"found with a chance of {100 * POWER:.0f} % (Noether 1987), at {LEVEL} divided by the number of undecided claims; "
+    f"this P is as uncertain as its interval is wide."
 )
 
 
