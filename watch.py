@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,30 @@ def play(env: envs.VectorEnv, policy: Policy, film: Callable[[np.ndarray], None]
     return ret, length
 
 
+def frames(env: envs.VectorEnv, policy: Policy, played: list[tuple[float, int]]) -> Iterator[np.ndarray]:
+    """The pictures of an episode's states, one after another; its return and length go to `played` at the end."""
+    env.reset()
+    ret, length, over = 0.0, 0, False
+    while not over:
+        yield env.render(0)
+        _, rew, terminated, truncated = env.step(policy(env.obs))
+        ret, length, over = ret + float(rew[0]), length + 1, bool(terminated[0] or truncated[0])
+    played.append((ret, length))
+    yield env.render(0)
+
+
+def abreast(plays: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
+    """Their pictures side by side, until the last has ended; of one that ends earlier the last picture stays."""
+    last = [next(play) for play in plays]
+    moved = True
+    while moved:
+        yield np.hstack(last)
+        moved = False
+        for k, play in enumerate(plays):
+            picture = next(play, None)
+            last[k], moved = (last[k], moved) if picture is None else (picture, True)
+
+
 class Film:
     """An H.264 film of (H, W, 3) uint8 frames. It is written beside `path` and takes its name when whole."""
 
@@ -115,6 +139,32 @@ class Film:
         if keep:
             self.part.replace(self.path)
         self.part.unlink(missing_ok=True)
+
+
+def watch_abreast(args: argparse.Namespace) -> None:
+    """Film an episode of each run, side by side from the same seed, and print their returns."""
+    film = Film(args.video)
+    whole = False
+    try:
+        runs = [args.run, args.beside]
+        games = [read_env(run, args) for run in runs]
+        if len({env.name for env in games}) > 1:
+            raise UsageError(
+                f"--beside {args.beside}: a run of {games[1].name}, and {args.run} is one of {games[0].name}"
+            )
+        film.fps = args.fps or games[0].fps
+        played: list[list[tuple[float, int]]] = [[], []]
+        for k in range(args.episodes):
+            for picture in abreast([frames(env, read_policy(run, env), p) for run, env, p in zip(runs, games, played)]):
+                film.add(picture)
+            for run, episodes in zip(runs, played):
+                print(
+                    f"episode {k + 1}, {run.name}: return {episodes[-1][0]:.2f}, length {episodes[-1][1]}", flush=True
+                )
+        whole = True
+    finally:
+        film.close(keep=whole)
+    print(f"film: {film.path}")
 
 
 def watch(args: argparse.Namespace) -> None:
@@ -151,15 +201,19 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--steps", type=number(1), metavar="T", help="steps after which an episode ends [the run's test_ep_len]")
     add("--seed", type=number(0), default=0, help="of the environment's starting states [%(default)s]")
     add("--video", type=Path, metavar="FILE.mp4", help="film them all into this file; no screen is needed")
+    add("--beside", type=Path, metavar="RUNDIR", help="film this run too, to the right of the other, from equal states")
     add("--size", type=number(16, 4096), metavar="PIXELS", help="width and height of the film [480]")
     add("--fps", type=number(1), help="environment steps per second of film [the task's: HalfCheetah 20, games 25]")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.beside and not args.video:
+        parser.error(f"--beside {args.beside}: it is for a film; name one with --video FILE.mp4")
+    return args
 
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
-        watch(args)
+        watch_abreast(args) if args.beside else watch(args)
     except ValueError as error:
         print(f"watch.py: {error}", file=sys.stderr)
         return 2

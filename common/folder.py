@@ -16,6 +16,7 @@ from common.errors import UsageError
 from common.layout import (
     CHECKPOINT,
     CONFIG,
+    LATER,
     PROGRESS,
     differences,
     read_config,
@@ -26,8 +27,6 @@ from common.layout import (
     short,
 )
 from common.limits import most_threads
-
-LATER = {"batches": "apart"}  # flags that older runs do not have, and what these runs did
 
 
 class Usage(UsageError):

@@ -25,6 +25,8 @@ IDEAL_VALUES = "ideal_values.txt"
 FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile", "record"}
 FREE |= {"stop_on_divergence", "tensorboard", "wandb", "versions"}
 
+LATER = {"batches": "apart"}  # flags that older runs do not have, and what these runs did
+
 
 # what reading a file of another content than expected raises
 NONSENSE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)

@@ -7,6 +7,8 @@ import numpy as np
 
 from common.estimates import ESTIMATES
 
+FEW = 5  # runs below which a bootstrap interval is their range
+
 
 def curve(
     values: np.ndarray,
@@ -20,7 +22,8 @@ def curve(
     mid is the "mean", "iqm" or "median" over the runs. The band is "sd": mid -+ the sample standard deviation; "iqr":
     the quartiles; "ci": the 2.5 and 97.5 percentiles of mid over 2000 bootstrap resamples of whole runs. Resampling is
     stratified: a run is replaced by runs of its own task, given as tasks (runs,); by default all are of one task, as in
-    a panel. Agarwal et al. 2021, section 4.
+    a panel. Agarwal et al. 2021, section 4. Of fewer than FEW runs, "ci" is the range and is called so: below FEW, more
+    than one resample in forty repeats the lowest run. It covers what a 95 % interval should in 76 to 88 % of cases.
     """
     mid, n = ESTIMATES[est](values), len(values)
     if n == 1:
@@ -31,6 +34,8 @@ def curve(
     if band == "iqr":
         low, high = np.percentile(values, [25, 75], axis=0)
         return mid, low, high
+    if n < FEW and tasks is None:
+        return mid, values.min(0), values.max(0)
     rng = rng or np.random.default_rng(0)
     strata = np.zeros(n) if tasks is None else np.unique(np.asarray(tasks), return_inverse=True)[1]
     picks = np.empty((2000, n), int)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UsageError
-from common.layout import CONFIG, FREE, PROGRESS, read_config, read_progress
+from common.layout import CONFIG, FREE, LATER, PROGRESS, read_config, read_progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,8 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {key: value for key, value in self.config.items() if key not in FREE}
+        """What makes its numbers. Without what runs did before they had a flag for it, so that old and new are one."""
+        return {k: v for k, v in self.config.items() if k not in FREE and (k not in LATER or v != LATER[k])}
 
 
 def note(text: str) -> None:

@@ -1,14 +1,16 @@
 """Curves in words and numbers: what line and band are, and where every line ends."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from common.estimates import ESTIMATES, iqm
-from curves.estimate import curve
+from curves.estimate import FEW, curve
 from curves.lines import Fit, Line, Panel
 from curves.panel import SEEDS, limits
 from curves.style import View
+
+INTERVAL = f"95 % of {{}} (below {FEW}: range)"
 
 
 def describe(panels: Sequence[Panel], fit: Fit) -> str:
@@ -19,7 +21,7 @@ def describe(panels: Sequence[Panel], fit: Fit) -> str:
         return f"Each line is one seed{smoothed}."
     few = " (below 4 seeds: the mean)" if fit.est == "iqm" and sizes & {2, 3} else ""
     middle = {"mean": "Mean", "iqm": "Interquartile mean", "median": "Median"}[fit.est]
-    shaded = {"sd": "standard deviation", "iqr": "quartiles", "ci": "bootstrap 95 % interval"}[fit.band]
+    shaded = {"sd": "standard deviation", "iqr": "quartiles", "ci": interval(sizes)}[fit.band]
     number = f"{max(sizes)} seeds" if len(sizes) == 1 else "seeds"
     thin = "; thin: every seed" if min(sizes - {1}) <= SEEDS else ""
     return f"{middle} over {number}{few}{smoothed}; shaded: {shaded}{thin}."
@@ -32,6 +34,14 @@ def cut(panels: Sequence[Panel], view: View) -> str:
     return f" Not shown: {'; '.join(dict.fromkeys(beyond))}." if beyond and not view.xlim else ""
 
 
+def interval(sizes: Collection[int]) -> str:
+    """What the band "ci" is over so many seeds."""
+    if sizes and max(sizes) < FEW:
+        return "range of the seeds"
+    few = any(1 < size < FEW for size in sizes)
+    return "bootstrap 95 % interval" + f" (below {FEW} seeds: their range)" * few
+
+
 def table(panels: Sequence[Panel], fit: Fit) -> str:
     """The end of every line: what its seeds came to at the last x that all of them have."""
     text = []
@@ -40,7 +50,20 @@ def table(panels: Sequence[Panel], fit: Fit) -> str:
         if all(len(line.runs) == 1 for _, line in lines):
             rows = [["task", "curve", "seed", fit.x, "value"], *(_one_seed(*line) for line in lines)]
         else:
-            rows = [["task", "curve", "seeds", fit.x, "mean", "IQM", "median", "SD", f"95 % of {fit.est}"]]
+            few = max(len(line.runs) for _, line in lines) < FEW
+            rows = [
+                [
+                    "task",
+                    "curve",
+                    "seeds",
+                    fit.x,
+                    "mean",
+                    "IQM",
+                    "median",
+                    "SD",
+                    "range" if few else INTERVAL.format(fit.est),
+                ]
+            ]
             rows += [_seeds(*line, fit.est) for line in lines]
         text += [f"final {y}:", *aligned(rows, "ll")]
     return "\n".join(text)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 GAME, CHEETAH = "DifferentialGame-3", "2x3HalfCheetah"
 ROBOTS = (CHEETAH, "2-4HalfCheetah", "2x3Walker", "3x2Walker", "2x4Ant", "3x1Hopper")
 WHOLE = " + whole state"  # what a line's label ends with where others in its panel see less
+SHARED = " + shared batches"  # where others in its panel draw a batch for each agent
 I2Q, IDDPG, D3G, MBPO = "i2q_ddpg", "iddpg", "d3g", "mbpo_baseline"  # the last is I2Q with lambda = 0
 
 
@@ -38,6 +39,7 @@ class Figure:
     claims: tuple[Claim, ...] = ()
     ys: tuple[str, ...] = ("Performance",)
     est: tuple[str, str] = ("iqm", "ci")  # line and band, where a command asks for no other
+    references: bool = False  # whether REFERENCES are drawn too, where they have been run
 
 
 FIGURES = {
@@ -61,8 +63,9 @@ FIGURES = {
             (
                 Claim("I2Q learns more than independent DDPG", "I2Q", "IDDPG"),
                 Claim("I2Q learns more than D3G", "I2Q", "D3G"),
-                Claim("I2Q leaves the trap (30), which no agent can leave alone", "I2Q", 35.0),
+                Claim("I2Q escapes the local optimum (30), which no agent can escape on its own", "I2Q", 35.0),
             ),
+            references=True,
         ),
         Figure(
             "7",
@@ -93,6 +96,7 @@ FIGURES = {
                 Claim("I2Q learns more than independent DDPG", "I2Q", "IDDPG"),
                 Claim("I2Q learns more than D3G", "I2Q", "D3G"),
             ),
+            references=True,
         ),
         Figure(
             "learners",
@@ -126,12 +130,27 @@ FIGURES = {
             (2, 3, 4),
         ),
         Figure(
+            "batches",
+            "One draw of replay indices for each agent (solid) or for all of them (dashed)",
+            (GAME,),
+            {
+                label + shared: line + flags
+                for shared, flags in (("", ""), (SHARED, " --batches shared"))
+                for label, line in (
+                    ("rule 2, λ = 1", I2Q),
+                    ("rule 2, λ = 2", f"{I2Q} --lam 2"),
+                    ("rule 1, λ = 1", f"{I2Q} --rule 1"),
+                )
+            },
+            (2, 3, 8),
+        ),
+        Figure(
             "11",
             "Multi-Agent MuJoCo: what λ > 0 is worth",
             (CHEETAH, "2x3Walker", "2x4Ant", "3x1Hopper"),
             {"I2Q": I2Q, "λ = 0": MBPO, "IDDPG": IDDPG},
             (2, 3, 4),
-            (Claim("I2Q (λ = .01) learns more than with λ = 0", "I2Q", "λ = 0"),),
+            (Claim("I2Q (λ = 0.01) learns more than with λ = 0", "I2Q", "λ = 0"),),
         ),
         Figure(
             "12",
@@ -182,7 +201,7 @@ FIGURES = {
                 "I2Q": "matrix_games --learners i2q",
                 "IQL": "matrix_games --learners iql",
             },
-            (2, 4, 4),
+            (2, 4, 8),
             (Claim("With a shared order of states I2Q finds the optimum, IQL does not", "I2Q + η", "IQL"),),
             ys=("Performance", "Optimal"),
         ),
@@ -191,7 +210,7 @@ FIGURES = {
             "100 random matrix games of five stages",
             ("trees",),
             {"I2Q": "matrix_games --learners i2q", "IQL": "matrix_games --learners iql"},
-            (2, 4, 4),
+            (2, 4, 8),
             (Claim("I2Q ends nearer to the optimum than independent Q-learning", "I2Q", "IQL"),),
             ys=("Performance", "Optimal"),
         ),
@@ -234,6 +253,8 @@ FIGURES = {
     )
 }
 
+REFERENCES = {"MADDPG (centralised, not in the paper)": "examples.maddpg"}  # what decentralisation costs
+
 MARKS = {  # returns to compare with: docs/environments.md, and the games' pay-offs
     GAME: {"optimum": 93.7, "trap": 29.7},
     "StochasticDifferentialGame-3": {"to the centre": 81.0},
@@ -253,5 +274,6 @@ LABELS = ["I2Q", "IDDPG", "D3G", "λ = 0", "IPPO", "expectile I2Q", "expectile I
 LABELS += ["VDN", "QMIX", "Qatten", "QTRAN", "QPLEX", "OW-QMIX", "CW-QMIX"]
 LABELS_LIKE = {"IQL": "IDDPG", "I2Q + η": "D3G", "rule 2": "I2Q", "rule 1": "D3G"}
 LABELS_LIKE |= {"released": "IPPO", "released rule": "IPPO"}
+LABELS_LIKE |= {"rule 2, λ = 1": "I2Q", "rule 2, λ = 2": "IDDPG", "rule 1, λ = 1": "D3G"}
 LABELS_LIKE |= {"QPLEX 1L4H": "I2Q", "QPLEX 2L4H": "IDDPG", "QPLEX 2L10H": "D3G", "QPLEX 3L10H": "λ = 0"}
 RAMP = ("#440154", "#472f7d", "#39568c", "#2a788e", "#1f988b", "#35b779", "#75d054", "#bddf26")  # viridis, for λ

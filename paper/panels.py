@@ -14,7 +14,7 @@ from curves.lines import Experiment, Fit, Line, Panel, arrange
 from curves.read import Run, load, note
 from curves.style import COLOURS, View, save
 from curves.table import cut, describe
-from paper.figures import GAME, LABELS, LABELS_LIKE, MARKS, RAMP, TITLES, WHOLE, Y_LABELS, Figure
+from paper.figures import GAME, LABELS, LABELS_LIKE, MARKS, RAMP, REFERENCES, SHARED, TITLES, WHOLE, Y_LABELS, Figure
 from paper.runs import experiment
 
 
@@ -61,9 +61,9 @@ def _length(run: Run) -> float:
 
 
 def style(label: str) -> int:
-    """A line's place in COLOURS; a round further, where lines are dashed, for what sees the whole state."""
-    known = label.removesuffix(WHOLE)
-    return LABELS.index(LABELS_LIKE.get(known, known)) + len(COLOURS) * label.endswith(WHOLE)
+    """A line's place in COLOURS; a round further, where lines are dashed, for what differs from others of its name."""
+    known = label.removesuffix(WHOLE).removesuffix(SHARED)
+    return LABELS.index(LABELS_LIKE.get(known, known)) + len(COLOURS) * (known != label)
 
 
 def panels(figure: Figure, runs: Runs) -> list[Panel]:
@@ -79,6 +79,9 @@ def panels(figure: Figure, runs: Runs) -> list[Panel]:
                 lines += _line(Experiment(label, task, seeds, colour), y, runs.fit(figure))
             else:
                 missing.append(label)
+        for label, line in REFERENCES.items() if figure.references else ():
+            if seeds := runs.find(experiment(line, task)):
+                lines += _line(Experiment(label, task, seeds, "#555555"), y, runs.fit(figure))
         marks = MARKS.get(task, {}) if y == "Performance" else {}
         found.append(Panel(TITLES.get(task, task), y, lines, missing, marks, Y_LABELS.get((task, y), "")))
     return found

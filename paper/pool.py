@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import IO
 
 from common.ranks import LAUNCHERS
@@ -24,9 +25,9 @@ class Pool:
     def __init__(self, args: argparse.Namespace, states: list[State], rank: int, workers: int):
         self.args, self.states, self.rank, self.workers = args, states, rank, workers
         self.lock, self.stopped = threading.Lock(), threading.Event()
-        self.tried: set[str] = set()
+        self.tried: set[int] = set()
         self.children: dict[str, subprocess.Popen] = {}
-        self.failed: list[str] = []
+        self.failed: dict[str, Path] = {}  # with their logs
 
     def say(self, text: str) -> None:
         done = sum(not state.left for state in self.states)
@@ -39,14 +40,14 @@ class Pool:
         while not self.stopped.is_set():
             with self.lock:
                 for i, old in enumerate(self.states):
-                    if not old.left or old.row.experiment in self.tried or old.running():
+                    if not old.left or i in self.tried or old.running():
                         continue
                     if lock := old.claim():
                         state = self.states[i] = State(old.row, self.args.data_dir, self.args.results)
                         if not state.left:  # another process has finished it meanwhile
                             lock.close()
                             continue
-                        self.tried.add(old.row.experiment)
+                        self.tried.add(i)
                         break
                 else:
                     return
@@ -55,9 +56,9 @@ class Pool:
 
     def train(self, state: State, lock: IO[str]) -> None:
         """Run the row's commands, their output to run_all.log in its folder."""
-        name, began, status = state.row.experiment, time.monotonic(), 0
+        name, began, status = state.row.experiment + state.row.suffix, time.monotonic(), 0
         environment = {key: value for key, value in os.environ.items() if key not in itertools.chain(*LAUNCHERS)}
-        log_path = state.folder / "run_all.log"
+        log_path = state.log
         with open(log_path, "a") as log:
             for command in state.commands(shlex.split(self.args.launcher), self.args.threads):
                 log.write(f"$ {shlex.join(command)}\n")
@@ -89,7 +90,7 @@ class Pool:
             if self.stopped.is_set():
                 self.say(f"stopped {name}")
             elif status or any(now.left for now in self.states if now.row is state.row):
-                self.failed.append(name)
+                self.failed[name] = log_path
                 self.say(f"FAILED {name}, status {status}: {log_path}")
             else:
                 self.say(f"done {name} in {clock(time.monotonic() - began)}")
@@ -109,8 +110,8 @@ class Pool:
             thread.join()
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        for name in self.failed:
-            print(f"run_all: {name} failed: {self.args.data_dir / name / 'run_all.log'}", file=sys.stderr)
+        for name, log in self.failed.items():
+            print(f"run_all: {name} failed: {log}", file=sys.stderr)
         if self.stopped.is_set():
             print("run_all: stopped; everything is saved: rerun the same command to resume", file=sys.stderr)
             return 130

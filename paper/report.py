@@ -12,29 +12,35 @@ from pathlib import Path
 import numpy as np
 
 from curves.draw import draw
-from curves.estimate import curve
+from curves.estimate import FEW, curve
 from curves.lines import Line, Panel
-from paper.claims import RULE, improvement, judge, scores
-from paper.figures import FIGURES, TITLES, WHOLE, Figure
+from paper.claims import RULE, Answer, bounds, judge
+from paper.compare import improvement, interval, scores
+from paper.figures import FIGURES, WHOLE, Figure
 from paper.html import page, table
 from paper.panels import Runs, caption, panels
 from paper.runs import rows
 
 FILMS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png": "image/png"}
 NAMES = {"trees": "Random games", "qplex": "QPLEX page", "qplex-sizes": "QPLEX sizes", "learners": "All learners"}
-NAMES |= {"observations": "Observations"}
+NAMES |= {"observations": "Observations", "batches": "Batches"}
+BADGES = {"reproduced": "yes", "not reproduced": "no", "undecided": "open"}  # verdict -> class of its badge
 BASELINES = ("IDDPG", "IQL")  # scores are compared with the first that the task has
 
 
 def write(runs: Runs, out: Path) -> Path:
     """Writes <out>/report.html, and returns its path. OSError where that fails."""
     drawn = {figure: panels(figure, runs) for figure in FIGURES.values()}
-    links = [("claims", "Claims"), *((f"figure-{n}", _name(f)) for n, f in FIGURES.items()), ("scores", "Final scores")]
+    links = [
+        ("claims", "Claims"),
+        *((f"figure-{n}", name_of(f)) for n, f in FIGURES.items()),
+        ("scores", "Final scores"),
+    ]
     films = sorted(path for folder in runs.folders for path in folder.glob("films/*") if path.suffix.lower() in FILMS)
     links += [("films", "Films")] if films else []
     parts = ["<h1>I2Q: figures, scores and claims</h1>", _intro(drawn)]
     parts.append("<nav>" + " ".join(f'<a href="#{anchor}">{escape(text)}</a>' for anchor, text in links) + "</nav>")
-    parts.append(_claims(drawn))
+    parts.append(_claims(judge(drawn)))
     with tempfile.TemporaryDirectory() as folder:
         for figure, figure_panels in drawn.items():
             picture = Path(folder) / "figure.svg"
@@ -50,7 +56,7 @@ def write(runs: Runs, out: Path) -> Path:
     return path
 
 
-def _name(figure: Figure) -> str:
+def name_of(figure: Figure) -> str:
     return f"Figure {figure.number}" if figure.number.isdigit() else NAMES[figure.number]
 
 
@@ -69,21 +75,30 @@ def _intro(drawn: dict[Figure, list[Panel]]) -> str:
     return f'<p>{text}</p><p class="small">{escape(", ".join(versions))}</p>'
 
 
-def _claims(drawn: dict[Figure, list[Panel]]) -> str:
-    lines = []
-    for figure, figure_panels in drawn.items():
-        for claim in figure.claims:
-            answers: dict[tuple[str, str], list[str]] = {}  # tasks of one answer, such as "not run yet", share a row
-            for task, panel in zip(figure.tasks, figure_panels[-1:] if figure.number == "5" else figure_panels):
-                if not claim.tasks or task in claim.tasks:
-                    answers.setdefault(judge(claim, panel), []).append(TITLES.get(task, task))
-            for (verdict, evidence), tasks in answers.items():
-                name = f'<a href="#figure-{figure.number}">{escape(_name(figure))}</a>'
-                badge = f'<span class="{verdict if verdict in ("yes", "no") else "open"}">{verdict}</span>'
-                lines.append([name, escape(claim.text), escape(", ".join(tasks)), badge, escape(evidence)])
-    head = ["figure", "the paper's claim", "task", "our runs", "what this rests on"]
+def _claims(answers: Sequence[Answer]) -> str:
+    """A row a claim with its verdict, and below it a row for the tasks of equal evidence, as those not run."""
+    lines: list[list[str]] = []
+    for answer in answers:
+        figure = answer.figure
+        name = f'<a href="#figure-{figure.number}">{escape(name_of(figure))}</a>'
+        badge = f'<span class="{BADGES[answer.verdict]}">{answer.verdict}</span> {escape(answer.needs)}'
+        lines.append([name, escape(answer.claim.text), badge, escape(answer.evidence)])
+        tasks: dict[str, list[str]] = {}
+        for task, evidence in answer.tasks.items():
+            tasks.setdefault(evidence, []).append(task)
+        for evidence, titles in tasks.items():
+            which = f'<span class="small">{escape(", ".join(titles))}</span>'
+            lines.append([name, escape(answer.claim.text), which, escape(evidence)])
+    head = ["figure", "the paper's claim", "our verdict", "what this rests on"]
     note = f"<p>{escape(RULE)} The paper's own text was not at hand; its claims are inferred from its appendix.</p>"
-    return f'<h2 id="claims">What the paper claims, and what our runs say</h2>{note}{table(head, lines, groups=2)}'
+    title = '<h2 id="claims">What the paper claims, and what our runs say</h2>'
+    return f"{title}{_summary(answers)}{note}{table(head, lines, groups=2)}"
+
+
+def _summary(answers: Sequence[Answer]) -> str:
+    """How many claims have which verdict."""
+    counts = [f"{sum(a.verdict == verdict for a in answers)} {verdict}" for verdict in BADGES]
+    return f"<p><b>Of {len(answers)} claims: {', '.join(counts)}.</b></p>"
 
 
 def _scores(drawn: dict[Figure, list[Panel]]) -> str:
@@ -99,26 +114,27 @@ def _scores(drawn: dict[Figure, list[Panel]]) -> str:
         labelled = {line.experiment.label: line for line in experiments.values()}
         for name, line in experiments.items():
             view = WHOLE if line.experiment.label.endswith(WHOLE) else ""
-            base = next((labelled[name + view] for name in BASELINES if name + view in labelled), None)
-            own = scores(line)
+            base = next((labelled[name + view] for name in BASELINES if name + view in labelled), line)
+            end = min(base.x[-1], line.x[-1])
+            own = scores(line, end)
             mid, low, high = (float(v[0]) for v in curve(own[:, None]))
-            interval = f"[{_cell(low)}, {_cell(high)}]" if len(own) > 1 else "-"
+            spread = f"[{_cell(low)}, {_cell(high)}]" if len(own) > 1 else "-"
             better = "-"
-            if base and base is not line:
-                end = min(base.x[-1], line.x[-1])
-                p, p_low, p_high = improvement(scores(line, end), scores(base, end))
-                better = f"{p:.2f} [{p_low:.2f}, {p_high:.2f}]"
+            if base is not line:
+                groups = [(own, scores(base, end))]
+                better = bounds(improvement(groups), *interval(groups))
             sd = _cell(own.std(ddof=1)) if len(own) > 1 else "-"
             learner = f"{escape(line.experiment.label)}<br><code>{escape(name)}</code>"
-            cells = [str(len(own)), f"{line.x[-1]:,.0f}", _cell(mid), interval, _cell(own.mean()), sd, better]
+            cells = [str(len(own)), f"{end:,.0f}", _cell(mid), spread, _cell(own.mean()), sd, better]
             lines.append([escape(title), learner, *cells])
-    head = ["task", "learner", "seeds", "steps", "IQM", "95 %", "mean", "SD", "P(improvement)"]
+    head = ["task", "learner", "seeds", "steps", "IQM", "interval", "mean", "SD", "P(improvement)"]
     note = (
-        "<p>A score is a seed's mean test return over the last tenth of its steps; IQM: the interquartile mean over "
-        "seeds (below 4 seeds the mean) with its bootstrap 95 % interval; P(improvement): the probability that a seed "
-        "of this learner ends above one of the independent baseline that sees as much (IDDPG; in matrix games IQL), at "
-        "the last step that both have, after Agarwal et al. 2021. Intervals of so few seeds are narrower than they "
-        "should be.</p>"
+        "<p>A score is a seed's mean test return over the last tenth of the steps that this learner and the baseline "
+        "that sees as much (IDDPG; in matrix games IQL) have both made; IQM: the interquartile mean over seeds "
+        f"(below 4 seeds the mean) with its bootstrap 95 % interval, below {FEW} seeds with their range; "
+        "P(improvement): the probability that a seed of this learner ends above one of the baseline, after Agarwal et "
+        "al. 2021, with Newcombe's interval. These comparisons are many and their intervals are not corrected for "
+        "it.</p>"
     )
     text = note + table(head, lines, range(2, 9)) if lines else "<p>No run yet.</p>"
     return f'<h2 id="scores">Final scores</h2>{text}'
@@ -132,9 +148,9 @@ def _section(figure: Figure, figure_panels: list[Panel], picture: Path, text: st
     image = ""
     if any(panel.lines for panel in figure_panels):
         image = f'<img alt="{escape(text)}" src="{_inline(picture, "image/svg+xml")}">'
-    title = escape(f"{_name(figure)}: {figure.title}" if figure.number.isdigit() else figure.title)
+    title = escape(f"{name_of(figure)}: {figure.title}" if figure.number.isdigit() else figure.title)
     lines = []
-    named = {row.experiment: row for row in rows("paper", [figure.number])}
+    named = {row.experiment: row for row in [*rows("lab"), *rows("paper", [figure.number])]}
     for panel in figure_panels[: len(figure.tasks)]:
         for line in panel.lines:
             run = line.runs[0]
@@ -143,7 +159,7 @@ def _section(figure: Figure, figure_panels: list[Panel], picture: Path, text: st
             settings = ", ".join(f"{k} {v}" for k, v in run.settings.items() if k not in ("algorithm", "env"))
             cells = [line.experiment.label, f"<code>{escape(command)}</code>", escape(settings)]
             lines.append([escape(panel.title), *cells])
-    head = ["task", "learner", "command at the paper's length", "settings used"]
+    head = ["task", "learner", "command", "settings used"]
     details = f"<details><summary>Settings behind it</summary>{table(head, lines)}</details>" if lines else ""
     return (
         f'<h2 id="figure-{figure.number}">{title}</h2>\n'

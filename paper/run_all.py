@@ -3,6 +3,7 @@
     ./run_all.sh --scale smoke                         all of it in tiny sizes: does everything run?
     ./run_all.sh --scale short --figures 6 9           fewer seeds than the paper's, and on MuJoCo fewer steps
     ./run_all.sh --scale paper --list                  what is done, running and left, and how long it will take
+    ./run_all.sh --scale lab --shard 1/3               the runs that decide the claims; this machine's part of three
     mpirun -np 8 ./run_all.sh --scale paper            eight rows at a time; under Slurm: srun -n 8 ./run_all.sh ...
     ./run_all.sh --launcher "mpirun -np 4"             a row at a time, its seeds shared out among four ranks
 
@@ -10,6 +11,10 @@ A row of the table is one command that trains all its seeds; --list shows it. Se
 again. Short runs are the beginning of the paper's, in the same folders, and are continued by --scale paper; smoke runs
 are kept apart, in data/smoke. Stop it at any time and give the command again: programs go on from their checkpoints. A
 row is claimed by a lock on its folder, so any number of these commands can work on one --data_dir.
+
+The scale lab (paper/lab.py) has its own seeds and steps for each row and trains seed by seed: first one seed of every
+row, then a second. Machines without a common disk take a part each, --shard 1/n to n/n; git merges what they add to
+results/.
 """
 
 import argparse
@@ -24,19 +29,26 @@ from common.ranks import LAUNCHERS
 from curves.table import aligned
 from paper.figures import FIGURES
 from paper.pool import Pool
-from paper.runs import ROOT, SCALES, rows
-from paper.state import State, clock, remaining
+from paper.runs import NAMES, ROOT, rows
+from paper.state import State, clock, remaining, shard
 
 
 def table(states: Sequence[State], args: argparse.Namespace, workers: int) -> str:
     """A line a row, and what is done, running, left, and for how long."""
-    rows = [["figures", "experiment", "seeds", "state", "time", "command"]]
+    rows = [["figures", "experiment", "seeds", "state", "core time", "command"]]
+    experiments: dict[tuple[int, str, int], list[State]] = {}  # the rows of one seed each are a line together
     for state in states:
-        row = state.row
-        time_left = clock(remaining([state], 1)) if state.left else "-"
+        experiments.setdefault((state.row.tier, state.row.experiment, state.row.steps), []).append(state)
+    for group in experiments.values():
+        row, left = group[0].row, [state for state in group if state.left]
+        seeds = str(row.seeds) if row.seed is None else f"{len(group) - len(left)} of {len(group)}"
+        time_left = clock(remaining(left, 1)) if left else "-"
         command = " ".join(["python", *row.start, "--env", row.task, *row.flags])
-        rows.append([" ".join(row.figures), row.experiment, str(row.seeds), state.describe(), time_left, command])
+        rows.append([" ".join(row.figures), row.experiment, seeds, describe(group), time_left, command])
     lines = aligned(rows, "llrlrl")
+    for tier in sorted({state.row.tier for state in states} - {0}):
+        left = [state for state in states if state.left and state.row.tier == tier]
+        lines.append(f"tier {tier}: {len(left)} seeds left, {remaining(left, 1) / 3600:.1f} core-hours")
     running = sum(state.running() for state in states if state.left)
     done = sum(not state.left for state in states)
     lines.append(
@@ -47,14 +59,31 @@ def table(states: Sequence[State], args: argparse.Namespace, workers: int) -> st
     return "\n".join(lines)
 
 
+def describe(group: Sequence[State]) -> str:
+    """The state of an experiment's rows."""
+    if len(group) == 1 or not any(state.left for state in group):
+        return group[0].describe()
+    return "running" if any(state.left and state.running() for state in group) else "left"
+
+
+def part(text: str) -> tuple[int, int]:
+    """The I and N of "I/N". Raises ArgumentTypeError."""
+    i, _, n = text.partition("/")
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
+        raise argparse.ArgumentTypeError(f"{text!r}: name a part as I/N, the first of three as 1/3")
+    return int(i), int(n)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: 0 all done, 1 a row failed, 2 usage, 130 stopped and saved."""
     parser = Parser("run_all.sh", __doc__)
     add = parser.add_argument
-    add("--scale", choices=list(SCALES), default="smoke", help="sizes of the runs [%(default)s]")
+    add("--scale", choices=NAMES, default="smoke", help="sizes of the runs [%(default)s]")
     known = list(FIGURES)
     add("--figures", nargs="+", default=[], choices=known, metavar="N", help=f"only what these need: {' '.join(known)}")
     add("--only", default="", metavar="STR", help="only experiments whose name holds this")
+    text = "the I-th of N parts of the rows, which machines without a common disk can each train [1/1]"
+    add("--shard", type=part, default=(1, 1), metavar="I/N", help=text)
     text = "rows at a time; of each rank, where there are several [as many as cores, or 1 a rank]"
     add("--jobs", type=number(1), metavar="N", help=text)
     add("--threads", type=number(0), default=0, metavar="N", help="threads of a program [cores / rows at a time]")
@@ -76,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.list:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for: ./run_all.sh --list | head
-    chosen = [row for row in rows(args.scale, args.figures) if args.only in row.experiment]
+    chosen = [row for row in shard(rows(args.scale, args.figures), *args.shard) if args.only in row.experiment]
     states = [State(row, args.data_dir, args.results) for row in chosen]
     if rank == 0:
         print(table(states, args, workers), flush=True)

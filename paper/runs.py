@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import envs
-from paper.figures import FIGURES
+from common.layout import LATER
+from paper.figures import FIGURES, REFERENCES
+from paper.lab import LAB
 
 ROOT = Path(__file__).resolve().parent.parent
 GAMES = ("trees", "two-optima", "qplex-game", "qtran-game")  # tasks that are no environments
 
 # a task's schedule is the paper's unless a scale says otherwise; short runs differ from the paper's in epochs alone, so
-# that they can be continued to its length. By program, or else by family of tasks.
+# that they can be continued to its length. By program, or else by family of tasks. The scale "lab" is not of these: LAB
+# has the size of each row.
 SMALL = "--epochs 4 --steps_per_epoch 500 --hid 64"
 SCALES: dict[str, dict[str, str]] = {
     "smoke": {
@@ -40,6 +43,7 @@ SCALES: dict[str, dict[str, str]] = {
         "full": "--epochs 100",
     },
 }
+NAMES = (*SCALES, "lab")
 for scale in ("short", "paper"):
     SCALES[scale] |= {
         "two-optima": "--games 100 --steps 2000",
@@ -53,12 +57,12 @@ def is_game(program: str) -> bool:
 
 
 def source(program: str) -> Path:
-    return ROOT / "games" / f"{program}.py" if is_game(program) else ROOT / f"{program}.py"
+    return ROOT / "games" / f"{program}.py" if is_game(program) else ROOT / f"{program.replace('.', '/')}.py"
 
 
 @dataclass
 class Row:
-    """One line of one panel, which may be part of several figures: the command that trains its seeds."""
+    """One line of one panel, which may be part of several figures: the command that trains its seeds, or one seed."""
 
     experiment: str
     program: str
@@ -66,11 +70,25 @@ class Row:
     flags: list[str]
     seeds: int = 0
     figures: list[str] = field(default_factory=list)
+    seed: int | None = None  # the one that is trained; None: all of them, by one command
+    tier: int = 0  # of LAB
+
+    @property
+    def members(self) -> list[int]:
+        """The seeds that it trains."""
+        return list(range(self.seeds)) if self.seed is None else [self.seed]
+
+    @property
+    def suffix(self) -> str:
+        """What sets the files of a row of one seed apart from those of the experiment."""
+        return "" if self.seed is None else f"_s{self.seed}"
 
     @property
     def start(self) -> list[str]:
-        """What python is given to start the program: a file at the root, or one of the games."""
-        return ["-m", f"games.{self.program}"] if is_game(self.program) else [f"{self.program}.py"]
+        """What python is given to start the program: a file at the root, or a module of a folder."""
+        if is_game(self.program):
+            return ["-m", f"games.{self.program}"]
+        return ["-m", self.program] if "." in self.program else [f"{self.program}.py"]
 
     @property
     def steps(self) -> int:
@@ -106,11 +124,16 @@ def defaults_of(program: str) -> Callable[[str, str], Mapping[str, Any]]:
 
 
 def experiment(line: str, task: str) -> str:
-    """Its name: ("i2q_ddpg --lam 0.2", "2x4Ant") -> i2q_ddpg_2x4Ant_lam0.2. The task's defaults are left out."""
+    """Its name: ("i2q_ddpg --lam 0.2", "2x4Ant") -> i2q_ddpg_2x4Ant_lam0.2. The task's defaults are left out.
+
+    What LATER says of older runs is left out too, and what a task's defaults say otherwise is named.
+    """
     program, *words = line.split()
     flags = {flag[2:]: value for flag, value in zip(words[::2], words[1::2])}
-    defaults = defaults_of(program)(task, flags.get("obs", "own"))
-    name = f"{program}_{re.sub('[^A-Za-z0-9-]+', '-', task)}"
+    defaults = dict(defaults_of(program)(task, flags.get("obs", "own")))
+    flags = {flag: str(defaults[flag]) for flag in LATER if flag in defaults} | flags
+    defaults |= LATER
+    name = f"{program.rpartition('.')[2]}_{re.sub('[^A-Za-z0-9-]+', '-', task)}"
     for flag, value in flags.items():
         if flag not in defaults or not _same(defaults[flag], value):
             name += f"_{value}" if value[0].isalpha() else f"_{flag}{value}"
@@ -124,6 +147,8 @@ def _same(used: Any, value: str) -> bool:
 
 def rows(scale: str, numbers: Sequence[str] = ()) -> list[Row]:
     """The runs behind these figures, or all, each once; a run of several figures has as many seeds as any wants."""
+    if scale == "lab":
+        return _lab_rows(numbers)
     found: dict[str, Row] = {}
     for number in numbers or FIGURES:
         figure = FIGURES[number]
@@ -140,7 +165,26 @@ def rows(scale: str, numbers: Sequence[str] = ()) -> list[Row]:
     return list(found.values())
 
 
+def _lab_rows(numbers: Sequence[str]) -> list[Row]:
+    """LAB as rows of one seed each: tier by tier, and in a tier a first seed of every row, then a second, and so on."""
+    figures: dict[str, list[str]] = {}
+    for figure in FIGURES.values():
+        lines = [*figure.lines.values(), *(REFERENCES.values() if figure.references else ())]
+        for task, line in itertools.product(figure.tasks, lines):
+            figures.setdefault(experiment(line, task), []).append(figure.number)
+    found: dict[tuple[str, int, int], Row] = {}
+    for tier, k in itertools.product(sorted({part.tier for part in LAB}), range(max(part.seeds for part in LAB))):
+        for part in LAB:
+            for task, line in itertools.product(part.tasks, part.lines):
+                name, (program, *flags) = experiment(line, task), line.split()
+                of = [number for number in figures.get(name, []) if number != "5"]  # wants checkpoints of whole rows
+                if part.tier == tier and k < part.seeds and (not numbers or set(numbers) & set(of)):
+                    row = Row(name, program, task, [*flags, "--epochs", str(part.epochs)], part.seeds, of, k, tier)
+                    found.setdefault((name, k, part.epochs), row)
+    return list(found.values())
+
+
 def matches(config: dict, flags: Sequence[str]) -> bool:
     """Whether a run's settings are those of these flags. More or fewer epochs are the same run, longer or shorter."""
     pairs = [(flag[2:], value) for flag, value in zip(flags[::2], flags[1::2]) if flag != "--epochs"]
-    return all(_same(config.get(name, value), value) for name, value in pairs)
+    return all(_same(config.get(name, LATER.get(name, value)), value) for name, value in pairs)

@@ -15,6 +15,7 @@ from paper.runs import Row, family, matches
 # milliseconds of one core for one agent's update at 256 units and a batch of 100; `python -m bench` measures them
 UPDATE = {"i2q_ddpg": 2.3, "mbpo_baseline": 2.1, "iddpg": 0.9, "d3g": 2.3, "i2q_expectile": 2.2, "ippo": 0.07}
 ANOTHER = 2.3  # of a program that is not measured
+UPDATE |= {"examples.maddpg": 1.2}
 GAMES = {"trees": 1.5, "two-optima": 0.3, "qplex-game": 0.03, "qtran-game": 0.03}  # of a step, of 100 games at a time
 START = 4.0  # seconds until a program trains
 
@@ -42,8 +43,8 @@ class State:
 
     def __init__(self, row: Row, data_dir: Path, results: Path):
         self.row, self.folder = row, data_dir / row.experiment
-        self.shipped = [seed for seed in range(row.seeds) if self.made(results / row.experiment, seed)[0] >= row.steps]
-        made = {seed: self.made(self.folder, seed) for seed in range(row.seeds) if seed not in self.shipped}
+        self.shipped = [seed for seed in row.members if self.made(results / row.experiment, seed)[0] >= row.steps]
+        made = {seed: self.made(self.folder, seed) for seed in row.members if seed not in self.shipped}
         self.left = {seed: row.steps - steps for seed, (steps, _) in made.items() if steps < row.steps}
         self.speeds = [seconds / (steps * cost(row) * len(made)) for steps, seconds in made.values() if seconds]
         if "5" in row.figures:  # wants what games.ideal_values makes of a checkpoint, which results/ does not have
@@ -65,7 +66,7 @@ class State:
     def claim(self) -> "IO[str] | None":
         """The row's lock, held until it is closed, by the program it is handed to as well; None: another has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = open(self.folder / ".run_all.lock", "w")  # noqa: SIM115 (held as long as the row runs)
+        lock = open(self.folder / f".run_all{self.row.suffix}.lock", "w")  # noqa: SIM115 (held as long as the row runs)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return lock
@@ -73,13 +74,23 @@ class State:
             lock.close()
             return None
 
+    @property
+    def log(self) -> Path:
+        """Where its commands and their output go."""
+        return self.folder / f"run_all{self.row.suffix}.log"
+
     def running(self) -> bool:
         """Whether some process trains it, started from here or not."""
-        return any(locked(path) for path in [self.folder / ".run_all.lock", *self.folder.glob("*_s*/.lock")])
+        if self.row.seed is None:
+            locks = [*self.folder.glob(".run_all*.lock"), *self.folder.glob("*_s*/.lock")]
+        else:  # other seeds of the experiment may be trained beside it
+            run = run_folder(self.folder.parent, self.folder.name, self.row.seed)
+            locks = [run / ".lock", *(self.folder / f".run_all{name}.lock" for name in ("", self.row.suffix))]
+        return any(map(locked, locks))
 
     def commands(self, launcher: Sequence[str], threads: int) -> list[list[str]]:
         """What trains the seeds that results/ does not have: one command for each block of successive seeds."""
-        wanted = [seed for seed in range(self.row.seeds) if seed not in self.shipped]
+        wanted = [seed for seed in self.row.members if seed not in self.shipped]
         blocks: list[list[int]] = []
         for seed in wanted:
             if blocks and blocks[-1][-1] == seed - 1:
@@ -101,7 +112,7 @@ class State:
     def describe(self) -> str:
         """done, running, "at step 120,000 of 550,000" or "left"."""
         if not self.left:
-            return "done" if len(self.shipped) < self.row.seeds else "in results"
+            return "done" if len(self.shipped) < len(self.row.members) else "in results"
         steps = self.row.steps - max(self.left.values())
         at = f"at {steps / self.row.steps:.0%}" if steps else ""
         return " ".join(filter(None, ["running" if self.running() else "" if at else "left", at]))
@@ -116,6 +127,20 @@ def locked(path: Path) -> bool:
         return False
     except OSError:
         return True
+
+
+def shard(rows: Sequence[Row], i: int, n: int) -> list[Row]:
+    """The i-th of n parts of the rows, i = 1 .. n: each row goes to the part with the least work so far.
+
+    It follows from the rows alone, not from what is done: machines that do not know of one another agree on it.
+    """
+    loads, found = [0.0] * n, []
+    for row in rows:
+        part = loads.index(min(loads))
+        loads[part] += row.steps * len(row.members) * cost(row)
+        if part == i - 1:
+            found.append(row)
+    return found
 
 
 def remaining(states: Sequence[State], workers: int) -> float:

@@ -121,6 +121,38 @@ def test_a_film_has_a_frame_for_every_state_of_every_episode(tmp_path, capsys):
     assert [path.name for path in tmp_path.glob("film*")] == ["film.mp4"]
 
 
+def test_two_runs_are_filmed_side_by_side_from_the_same_states(tmp_path, capsys):
+    solved = write_run(tmp_path / "solved_s0", homing_actor())
+    trapped = write_run(tmp_path / "trapped_s2", constant_actor(0.0, 0.0))
+    film = tmp_path / "both.mp4"
+    for run in (solved, trapped):
+        assert watch.main([str(run), "--seed", "3"]) == 0
+    alone = [line.split(": ")[1] for line in capsys.readouterr().out.splitlines()]
+    argv = [str(solved), "--beside", str(trapped), "--video", str(film), "--seed", "3", "--size", "64"]
+    assert watch.main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[2] for line in lines[:2]] == alone
+    assert lines[0].startswith("episode 1, solved_s0: ") and lines[2] == f"film: {film}"
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    n_frames, _ = imageio_ffmpeg.count_frames_and_secs(str(film))
+    assert (n_frames, next(imageio_ffmpeg.read_frames(str(film)))["size"]) == (13, (128, 64))
+
+
+def test_the_last_picture_of_an_episode_that_ends_earlier_stays():
+    long, short = ([np.full((1, 1, 3), k) for k in ks] for ks in ([1, 2, 3], [7]))
+    assert [p[0, :, 0].tolist() for p in watch.abreast([iter(long), iter(short)])] == [[1, 7], [2, 7], [3, 7]]
+
+
+def test_a_run_of_another_task_cannot_be_beside(tmp_path, capsys):
+    run, other = write_run(tmp_path / "a", homing_actor()), write_run(tmp_path / "b", None, env="DifferentialGame-3")
+    assert watch.main([str(run), "--beside", str(other), "--video", str(tmp_path / "f.mp4")]) == 2
+    assert (
+        f"--beside {other}: a run of DifferentialGame-3, and {run} is one of DifferentialGame-2"
+        in capsys.readouterr().err
+    )
+    assert not list(tmp_path.glob("*.mp4"))
+
+
 def test_mujoco_is_filmed_without_a_display(tmp_path):
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     pi = {"pi.0.weight": np.zeros((2, 3, 6), np.float32), "pi.0.bias": np.ones((2, 3), np.float32)}

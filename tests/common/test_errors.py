@@ -356,7 +356,7 @@ def test_a_process_finds_a_module_in_its_working_folder_and_never_ends_well_by_i
     done = subprocess.run(
         [sys.executable, str(ROOT / "iddpg.py"), *(f"--{name}={value}" for name, value in flags.items())],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "common")])},
         capture_output=True,
         text=True,
         check=False,

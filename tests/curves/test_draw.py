@@ -38,7 +38,7 @@ def test_the_caption_says_what_thin_lines_are(tmp_path):
     for seed in range(2):
         write_run(tmp_path, "a", seed, [1, 2])
     assert describe([panel_of(tmp_path)], FIT).endswith(
-        "over 2 seeds (below 4 seeds: the mean); shaded: bootstrap 95 % interval; thin: every seed."
+        "over 2 seeds (below 4 seeds: the mean); shaded: range of the seeds; thin: every seed."
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from common.estimates import iqm
 from curves.estimate import curve, smooth
+from curves.table import interval
 
 
 def column_vector(*values: float) -> np.ndarray:
@@ -93,3 +94,28 @@ def test_smoothing_over_one_row_changes_nothing():
 
 def test_smoothing_over_more_rows_than_there_are_keeps_their_number():
     assert smooth(np.array([1.0, 3]), 9).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_below_five_runs_the_interval_is_their_range(n):
+    values = np.random.default_rng(n).normal(size=(n, 7))
+    _, low, high = curve(values)
+    assert (low.tolist(), high.tolist()) == (values.min(0).tolist(), values.max(0).tolist())
+
+
+def test_of_five_runs_the_interval_is_narrower_than_their_range():
+    values = np.arange(5.0)[:, None]
+    _, low, high = curve(values)
+    assert 0 < low[0] < high[0] < 4
+
+
+@pytest.mark.parametrize(
+    "sizes, words",
+    [
+        ([3, 4], "range of the seeds"),
+        ([3, 8], "bootstrap 95 % interval (below 5 seeds: their range)"),
+        ([5, 8], "bootstrap 95 % interval"),
+    ],
+)
+def test_a_band_is_called_what_it_is(sizes, words):
+    assert interval(sizes) == words

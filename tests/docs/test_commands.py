@@ -62,7 +62,11 @@ def options() -> set[str]:
     for module in ("bench", "paper.run_all", "games.theorems", "games.ideal_values"):
         check(f"python -m {module} --help", {})
     known = {option for parser in PARSERS for option in parser._option_string_actions}
-    paths = [path for folder in (".", "common", "games", "examples") for path in (ROOT / folder).glob("*.py")]
+    paths = [
+        path
+        for folder in (".", "common", "games", "examples", "smac", "smac/common")
+        for path in (ROOT / folder).glob("*.py")
+    ]
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and node.name.endswith("Config"):

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from helpers.runs import GAME, write_experiment, write_game
 import plot
 from curves.draw import draw
 from curves.lines import Panel
+from curves.style import colour_of, dash_of
 from paper.figures import FIGURES
 from paper.panels import Runs, caption, panels
 
@@ -76,6 +78,37 @@ def test_runs_of_other_settings_are_never_pooled_and_are_named(tmp_path, capsys)
     write_experiment(tmp_path / "b", f"iddpg_{GAME}", 3, [1, 2], gamma=0.5)
     assert len(Runs([tmp_path / "a", tmp_path / "b"]).find(f"iddpg_{GAME}")) == 3
     assert f"iddpg_{GAME}: 1 runs of other settings are left out" in capsys.readouterr().err
+
+
+def test_older_runs_without_a_flag_are_seeds_of_what_they_did(tmp_path):
+    settings: list[dict[str, Any]] = [{}, {"batches": "apart"}, {"batches": "shared"}]
+    for seed, more in enumerate(settings):
+        write_experiment(tmp_path, f"iddpg_{GAME}", seed, [1, 2], **more)
+    assert [run.seed for run in Runs([tmp_path]).find(f"iddpg_{GAME}")] == ["0", "1"]
+
+
+def test_a_centralised_reference_is_drawn_where_it_was_run_marked_and_never_missing(tmp_path):
+    write_game(tmp_path, [90, 91], [29, 30])
+    mark = "MADDPG (centralised, not in the paper)"
+    (panel,), _ = drawn(tmp_path)
+    assert mark not in [*panel.missing, *(line.experiment.label for line in panel.lines)]
+    for seed in (0, 1):
+        write_experiment(tmp_path, f"maddpg_{GAME}", seed, [93, 94], algorithm="maddpg")
+    (panel,), text = drawn(tmp_path)
+    assert panel.lines[-1].experiment.label == mark
+    assert f"{mark}: 2 seeds to step 20,000" in text
+    (ax,) = draw([panel], tmp_path / "x.png").axes
+    assert "#555555" in [line.get_color() for line in ax.lines]
+    assert mark not in [line.experiment.label for line in drawn(tmp_path, "12")[0][0].lines]
+
+
+def test_shared_batches_are_dashed_in_the_colour_of_their_rule(tmp_path):
+    for seed in (0, 1):
+        write_experiment(tmp_path, f"i2q_ddpg_{GAME}", seed, [1, 2])
+        write_experiment(tmp_path, f"i2q_ddpg_{GAME}_shared", seed, [1, 2], batches="shared")
+    apart, shared = (line.experiment for line in drawn(tmp_path, "batches")[0][0].lines)
+    assert colour_of(apart.colour) == colour_of(shared.colour)
+    assert (dash_of(apart.colour), dash_of(shared.colour)) == ("-", "--")
 
 
 def test_an_experiment_is_not_taken_for_another_whose_name_it_begins(tmp_path):

@@ -37,10 +37,12 @@ def test_the_report_has_every_figure_claim_score_and_film_in_one_file(page):
         assert f'id="figure-{figure.number}"' in text
         for claim in figure.claims:
             assert escape(claim.text) in text
-    assert text.count("data:image/svg+xml;base64,") == 3  # of the figures that have runs: 6, 7 and 12
+    assert text.count("data:image/svg+xml;base64,") == 4  # of the figures that have runs: 6, 7, 12 and "batches"
     assert "Figure 8. Stochastic differential game (our own definition). Not run yet: StochasticDiff" in text
-    assert '<span class="yes">yes</span>' in text
-    assert "P(I2Q &gt; IDDPG) 1.00 [1.00, 1.00], p = 0.014, 4 against 4 seeds, at step 550,000" in text
+    assert '<span class="open">undecided</span>' in text
+    assert "P(I2Q &gt; IDDPG) at least 0.58 in 16 of 16 pairs of 4 against 4 seeds, p = 0.029" in text
+    assert "1.00 [1.00, 1.00]" not in text
+    assert "0 reproduced, 0 not reproduced," in text
     assert "i2q_ddpg.py --env DifferentialGame-3 --epochs 55" in text
     assert "data:image/png;base64," in text and "I2Q on the game" in text
     assert not re.search(r"https?:|(src|href)=\"(?!data:|#)", text)
@@ -59,9 +61,26 @@ def test_what_sees_the_whole_state_is_compared_with_a_baseline_that_does_and_is_
     assert colour_of(own.colour) == colour_of(whole.colour)
     assert (dash_of(own.colour), dash_of(whole.colour)) == ("-", "--")
     text = report.write(Runs([tmp_path]), tmp_path).read_text()
-    table = text[text.index('id="scores"') :]
-    (row,) = re.findall(r"<tr[^>]*>[^\n]*?i2q_ddpg_2x3HalfCheetah_full</code>.*?</tr>", table)
-    assert "0.00 [0.00, 0.00]" in row
+    (row,) = re.findall(
+        r"<tr[^>]*>[^\n]*?i2q_ddpg_2x3HalfCheetah_full</code>.*?</tr>", text[text.index('id="scores"') :]
+    )
+    assert "at most 0.50" in row and "0.00 [0.00, 0.00]" not in row
+
+
+def test_the_command_of_a_reference_is_in_the_settings_of_its_figure(tmp_path):
+    write_experiment(tmp_path, "maddpg_DifferentialGame-3", 0, [1, 2], algorithm="maddpg")
+    text = report.write(Runs([tmp_path]), tmp_path).read_text()
+    assert "-m examples.maddpg --env DifferentialGame-3" in text
+
+
+def test_scores_are_compared_at_equal_steps(tmp_path):
+    """IDDPG ends at step 30,000, where IPPO has 3; what IPPO comes to later is not in the table."""
+    for seed in range(3):
+        write_experiment(tmp_path, f"iddpg_{CHEETAH}", seed, [2] * 3, env=CHEETAH)
+        write_experiment(tmp_path, f"ippo_{CHEETAH}", seed, [3] * 3 + [777] * 6, env=CHEETAH)
+    text = report.write(Runs([tmp_path]), tmp_path).read_text()
+    (row,) = re.findall(r"<tr[^>]*>[^\n]*?ippo_2x3HalfCheetah</code>.*?</tr>", text[text.index('id="scores"') :])
+    assert "30,000" in row and "at least 0.50" in row and "777" not in row
 
 
 PROBE = """
@@ -93,7 +112,7 @@ def test_a_browser_shows_all_of_the_report_and_sorts_its_tables_without_an_error
     found = re.search(r'data-probe="([^"]+)"', done.stdout)
     assert found, done.stderr[-1000:]
     seen = json.loads(found[1].replace("&quot;", '"'))
-    assert len(seen["images"]) == 3 + 1 and min(seen["images"]) > 100
+    assert len(seen["images"]) == 4 + 1 and min(seen["images"]) > 100
     assert seen["figures"] == len(FIGURES) + 3
     assert (seen["before"], seen["up"], seen["down"]) == (["I2Q", "IDDPG"], ["IDDPG", "I2Q"], ["I2Q", "IDDPG"])
     assert (seen["wider"] <= 0, seen["blocked"], seen["quirks"]) == (True, 0, "CSS1Compat")

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 
 from common import flags
+from paper import runs
 from paper.figures import CHEETAH, FIGURES, GAME
 from paper.runs import GAMES, SCALES, defaults_of, experiment, is_game, matches, rows
 
@@ -25,6 +26,9 @@ def program(name: str) -> ModuleType:
         ("i2q_ddpg --rule 1", CHEETAH, "i2q_ddpg_2x3HalfCheetah"),
         ("iddpg --obs full", "2|4Walker", "iddpg_2-4Walker_full"),
         ("matrix_games --learners iql", "trees", "matrix_games_trees_iql"),
+        ("i2q_ddpg --batches apart", GAME, "i2q_ddpg_DifferentialGame-3"),  # as older runs did, which have no such flag
+        ("i2q_ddpg --batches shared", GAME, "i2q_ddpg_DifferentialGame-3_shared"),
+        ("examples.maddpg", CHEETAH, "maddpg_2x3HalfCheetah"),
     ],
 )
 def test_an_experiment_is_named_by_what_departs_from_the_tasks_settings(line, task, name):
@@ -43,9 +47,10 @@ def test_one_name_never_stands_for_two_settings(scale):
             )
 
 
-@pytest.mark.parametrize("scale", ["smoke", "paper"])
+@pytest.mark.parametrize("scale", ["smoke", "paper", "lab"])
 def test_every_row_is_a_command_that_its_program_takes(scale, monkeypatch):
-    for row in rows(scale):
+    commands = {(row.program, row.task, *row.flags): row for row in rows(scale)}  # of the lab's seeds the first
+    for row in commands.values():
         module = program(row.program)
         defaults = getattr(module, "defaults", lambda env, obs: {})
         monkeypatch.setattr(sys, "argv", [f"{row.program}.py", "--env", row.task, *row.flags])
@@ -84,6 +89,49 @@ def test_a_run_of_two_figures_has_as_many_seeds_as_either_wants():
     assert {row.seeds for row in rows("short", ["12"]) if row.experiment == f"i2q_ddpg_{GAME}"} == {3}
     (row,) = [row for row in rows("short", ["12", "6"]) if row.experiment == f"i2q_ddpg_{GAME}"]
     assert (row.seeds, row.figures) == (4, ["12", "6"])
+
+
+def test_the_name_says_what_a_task_does_by_default_where_older_runs_did_otherwise(monkeypatch):
+    monkeypatch.setattr(runs, "defaults_of", lambda program: lambda env, obs: {"batches": "shared"})
+    assert experiment("i2q_ddpg", GAME) == f"i2q_ddpg_{GAME}_shared"
+    assert experiment("i2q_ddpg --batches apart", GAME) == f"i2q_ddpg_{GAME}"
+
+
+def test_an_older_run_without_a_flag_is_what_it_did():
+    assert matches({"lam": 1.0}, ["--batches", "apart"])
+    assert not matches({"lam": 1.0}, ["--batches", "shared"])
+
+
+def test_the_lab_trains_a_seed_of_every_row_before_a_second_of_any_tier_by_tier():
+    table = rows("lab")
+    for tier in (1, 2):
+        seeds = [row.seed or 0 for row in table if row.tier == tier]
+        assert seeds == sorted(seeds)
+    assert [row.tier for row in table] == sorted(row.tier for row in table)
+    first = {row.experiment for row in table if (row.tier, row.seed) == (1, 0)}
+    assert first == {row.experiment for row in table if row.tier == 1}
+    assert all(row.members == [row.seed] for row in table)
+
+
+def test_the_lab_names_no_run_twice_and_no_experiment_for_two_settings():
+    table = rows("lab")
+    assert len({(row.experiment, row.seed, row.steps) for row in table}) == len(table)
+    settings: dict[str, list[str]] = {}
+    for row in table:
+        assert settings.setdefault(row.experiment, row.flags[:-2]) == row.flags[:-2]  # but for --epochs
+
+
+def test_every_panel_of_the_papers_learners_is_in_the_lab():
+    """Figures 6, 8, 9, 11: all lines; 14 without the forms that have no model."""
+    planned = {row.experiment for row in rows("lab")} | {p.name for p in (runs.ROOT / "results").iterdir()}
+    for number in ("6", "8", "9", "11", "12", "13"):
+        for task in FIGURES[number].tasks:
+            assert {experiment(line, task) for line in FIGURES[number].lines.values()} <= planned, (number, task)
+
+
+def test_the_lab_takes_what_the_figures_named_need():
+    assert {row.task for row in rows("lab", ["8"])} == {"StochasticDifferentialGame-3"}
+    assert "maddpg_2x3HalfCheetah" in {row.experiment for row in rows("lab", ["9"])}
 
 
 @pytest.mark.parametrize(

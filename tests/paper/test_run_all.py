@@ -14,8 +14,8 @@ import pytest
 from helpers.runs import GAME
 
 from paper import pool, run_all
-from paper.runs import ROOT, Row
-from paper.state import START, State, cost, remaining
+from paper.runs import ROOT, Row, rows
+from paper.state import START, State, cost, remaining, shard
 
 # trains like a program of ours: the folders, exit status 143 on SIGTERM, seeds that go on; "--lam 9" fails
 TRAINER = """
@@ -51,6 +51,15 @@ def main(tmp_path, monkeypatch):
 
 def use(monkeypatch, *lams: str) -> None:
     table = [Row(f"lam{lam}", "i2q_ddpg", GAME, ["--lam", lam, "--epochs", "4"], 3, ["6"]) for lam in lams]
+    monkeypatch.setattr(run_all, "rows", lambda scale, numbers: table)
+
+
+def use_seeds(monkeypatch, *jobs: tuple[str, int]) -> None:
+    """A table of one seed a row, as the lab's."""
+    table = [
+        Row(f"lam{lam}", "i2q_ddpg", GAME, ["--lam", lam, "--epochs", "4"], 3, ["6"], k, 1 + int(lam == "2"))
+        for lam, k in jobs
+    ]
     monkeypatch.setattr(run_all, "rows", lambda scale, numbers: table)
 
 
@@ -102,6 +111,64 @@ def test_seeds_in_results_are_not_trained_again(main, tmp_path):
     assert main() == 0
     assert not (tmp_path / "data" / "lam1" / "run_all.log").exists()
     assert started(tmp_path, "lam2") == [f"--lam 2 --epochs 4 --seed {seed} --num_runs 1" for seed in (0, 2)]
+
+
+def seeds_of(tmp_path: Path, name: str) -> list[int]:
+    return sorted(int(path.name.rpartition("_s")[2]) for path in (tmp_path / "data" / name).glob("*_s?"))
+
+
+def test_rows_of_one_seed_each_are_trained_in_their_order_with_logs_of_their_own(main, tmp_path, monkeypatch, capsys):
+    use_seeds(monkeypatch, ("1", 0), ("2", 0), ("1", 1), ("2", 1))
+    write_run(tmp_path / "results", "lam2", 0, lam=2.0)
+    assert main("--scale", "lab") == 0
+    begun = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("start")]
+    assert begun == ["lam1_s0", "lam1_s1", "lam2_s1"]
+    assert "--seed 1 --num_runs 1" in (tmp_path / "data" / "lam2" / "run_all_s1.log").read_text()
+    assert (seeds_of(tmp_path, "lam1"), seeds_of(tmp_path, "lam2")) == ([0, 1], [1])
+
+
+def test_two_seeds_of_one_experiment_are_trained_beside_each_other_but_not_beside_the_whole(tmp_path):
+    jobs = [Row("a", "i2q_ddpg", GAME, ["--epochs", "4"], 2, [], k) for k in (0, 1)]
+    whole = Row("a", "i2q_ddpg", GAME, ["--epochs", "4"], 2)
+    first, second, both = (State(row, tmp_path / "data", tmp_path / "results") for row in (*jobs, whole))
+    lock = first.claim()
+    assert lock
+    assert (first.running(), second.running(), both.running()) == (True, False, True)
+    lock.close()
+    lock = both.claim()
+    assert lock
+    assert second.running()
+    lock.close()
+
+
+def test_the_list_of_seeds_has_a_line_an_experiment_and_the_core_hours_of_each_tier(
+    main, tmp_path, monkeypatch, capsys
+):
+    use_seeds(monkeypatch, ("1", 0), ("2", 0), ("1", 1))
+    write_run(tmp_path / "results", "lam1", 1)
+    assert main("--scale", "lab", "--list") == 0
+    out = capsys.readouterr().out
+    assert len(re.findall("^6 +lam1 +1 of 2 +left", out, re.M)) == 1
+    left = State(Row("x", "i2q_ddpg", GAME, ["--epochs", "4"], 1), tmp_path, tmp_path)
+    assert f"tier 1: 1 seeds left, {remaining([left], 1) / 3600:.1f} core-hours" in out
+
+
+def test_shards_share_out_the_rows_whatever_is_done(main, tmp_path, monkeypatch):
+    use_seeds(monkeypatch, ("1", 0), ("2", 0), ("1", 1), ("2", 1))
+    write_run(tmp_path / "results", "lam1", 0)
+    assert main("--scale", "lab", "--shard", "2/2") == 0
+    assert (seeds_of(tmp_path, "lam1"), seeds_of(tmp_path, "lam2")) == ([], [0, 1])
+    assert main("--scale", "lab", "--shard", "1/2") == 0
+    assert seeds_of(tmp_path, "lam1") == [1]
+
+
+def test_the_labs_shards_are_disjoint_together_the_whole_and_of_equal_size():
+    table = rows("lab")
+    shards = [shard(table, i, 3) for i in (1, 2, 3)]
+    names = [(row.experiment, row.seed, row.steps) for part in shards for row in part]
+    assert sorted(names) == sorted((row.experiment, row.seed, row.steps) for row in table)
+    sizes = [sum(row.steps * cost(row) for row in part) for part in shards]
+    assert max(sizes) < 1.05 * min(sizes)
 
 
 def test_shorter_runs_and_runs_of_other_settings_in_results_do_not_count(main, tmp_path):
@@ -199,7 +266,12 @@ def test_the_time_left_is_scaled_by_what_runs_have_taken(tmp_path):
 
 @pytest.mark.parametrize(
     "argv, message",
-    [(["--scale", "large"], "large"), (["--figures", "10"], "invalid choice: '10'"), (["--jobs", "0"], "--jobs")],
+    [
+        (["--scale", "large"], "large"),
+        (["--figures", "10"], "invalid choice: '10'"),
+        (["--jobs", "0"], "--jobs"),
+        (["--shard", "4/3"], "'4/3': name a part as I/N, the first of three as 1/3"),
+    ],
 )
 def test_a_mistake_ends_with_status_2(argv, message, capsys):
     with pytest.raises(SystemExit) as stop:

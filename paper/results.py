@@ -1,0 +1,149 @@
+"""Writes every number of docs/results.md, of README's verdicts and their figures, from the runs in results/.
+
+    python -m paper.results             write what stands between the marks of both pages, and the two pictures
+    python -m paper.results --check     write nothing; status 1 where a page is not what the runs say
+
+A block begins with a comment `<!-- results: NAME -->` and ends with `<!-- end -->`; BLOCKS says what NAME is. Text
+outside of them holds no number. Run it again whenever results/ has changed; a test compares.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from common.parser import Parser
+from curves.draw import draw
+from curves.lines import Line, Panel, arrange
+from curves.style import View
+from curves.table import describe
+from paper import tables
+from paper.claims import OTHERS, RULE, Answer
+from paper.data import Data
+from paper.figures import FIGURES, ROBOTS, Figure
+from paper.panels import panels
+from paper.report import name_of
+from paper.runs import ROOT
+
+PAGES = ("README.md", "docs/results.md")
+VERDICTS = ("reproduced", "not reproduced", "undecided")
+ON_ROBOTS = FIGURES["9"].lines | FIGURES["11"].lines | FIGURES["13"].lines
+BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
+PICTURES = {
+    "differential_game": FIGURES["6"],
+    "robots": Figure("9", "Multi-Agent MuJoCo", ROBOTS, ON_ROBOTS, (0, 0, 0), references=True),
+}
+
+
+def verdicts(data: Data) -> str:
+    """Claim by claim, in short: what is reproduced, what is not, what is undecided."""
+    text = []
+    for verdict in VERDICTS:
+        answers = [answer for answer in data.answers if answer.verdict == verdict]
+        text.append(f"* **{verdict.capitalize()}: {len(answers)} of {len(data.answers)} claims.**")
+        text += [f"    * {_claim(a)}. {_sentence(a.evidence)}{_sentence(a.needs)}".rstrip() for a in answers]
+    return "\n".join(text)
+
+
+def short(data: Data) -> str:
+    """The verdicts on the I2Q paper's claims as a table for README, and a line on the others."""
+    own = [answer for answer in data.answers if answer.figure.number not in OTHERS]
+    others = [answer for answer in data.answers if answer.figure.number in OTHERS]
+    lines = [[_claim(a), a.words, a.evidence.partition(";")[0]] for a in own]
+    counts = [f"{sum(a.verdict == verdict for a in others)} {verdict}" for verdict in VERDICTS]
+    table = tables.markdown(["the paper's claim", "verdict", "our runs"], lines)
+    return f"{table}\n\nOf {len(others)} claims of the QPLEX page: {', '.join(counts)}."
+
+
+def _claim(answer: Answer) -> str:
+    return f"{answer.claim.text} ({name_of(answer.figure)})"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}. " if text and text != "not run" else ""
+
+
+def evidence(data: Data) -> str:
+    """What each claim rests on, task by task, where it was run."""
+    lines = []
+    for answer in data.answers:
+        for task, text in answer.tasks.items():
+            if not text.startswith("not run"):
+                lines.append([name_of(answer.figure), answer.claim.text, task, text])
+    return tables.markdown(["figure", "claim", "task", "our runs"], lines)
+
+
+def rule(data: Data) -> str:
+    return RULE
+
+
+BLOCKS: dict[str, Callable[[Data], str]] = {
+    "short": short,
+    "verdicts": verdicts,
+    "evidence": evidence,
+    "rule": rule,
+    **tables.BLOCKS,
+}
+
+
+def fill(text: str, data: Data) -> str:
+    """The page with its blocks written anew. ValueError for a block that BLOCKS does not know."""
+
+    def block(match: re.Match[str]) -> str:
+        if match[2] not in BLOCKS:
+            raise ValueError(f"<!-- results: {match[2]} -->: no such block; known: {', '.join(BLOCKS)}")
+        return f"{match[1]}\n{BLOCKS[match[2]](data)}\n\n{match[4]}"
+
+    return BLOCK.sub(block, text)
+
+
+def pictures(data: Data, out: Path) -> list[Path]:
+    """README's figures: the differential game seed by seed, and the robots that have runs."""
+    game = panels(PICTURES["differential_game"], data.runs)
+    apart = [replace(panel, lines=[one for line in panel.lines for one in _seeds(line)], missing=()) for panel in game]
+    robots = [_cut(panel) for panel in panels(PICTURES["robots"], data.runs) if panel.lines]
+    found = []
+    for name, drawn in (("differential_game", apart), ("robots", robots)):
+        found.append(out / f"{name}.png")
+        draw(drawn, found[-1], View(caption=describe(drawn, data.runs.fit(PICTURES[name]))))
+    return found
+
+
+def _cut(panel: Panel) -> Panel:
+    """The panel up to the step that all of its lines have."""
+    end, lines = min(line.x[-1] for line in panel.lines), []
+    for line in panel.lines:
+        k = int((line.x <= end).sum())
+        parts = {name: getattr(line, name)[:k] for name in ("x", "mid", "low", "high")}
+        lines.append(replace(line, values=line.values[:, :k], **parts))
+    return replace(panel, lines=lines, missing=())
+
+
+def _seeds(line: Line) -> list[Line]:
+    """Each seed of a line as a line of its own."""
+    return [arrange([replace(line.experiment, runs=[run])])[0].lines[0] for run in line.runs]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser("paper.results", __doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; say which pages are out of date")
+    args = parser.parse_args(argv)
+    data, status = Data(ROOT / "results"), 0
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        new = fill(text, data)
+        if args.check and new != text:
+            print(f"{page}: not what results/ says; run python -m paper.results", file=sys.stderr)
+            status = 1
+        elif not args.check:
+            (ROOT / page).write_text(new, encoding="utf-8")
+            print(f"page: {ROOT / page}")
+    if not args.check:
+        for path in pictures(data, ROOT / "docs"):
+            print(f"picture: {path}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

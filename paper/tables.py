@@ -1,0 +1,188 @@
+"""The tables of docs/results.md, each made from the runs."""
+
+import itertools
+import re
+from collections.abc import Callable, Sequence
+from math import comb
+
+import numpy as np
+
+from curves.estimate import FEW, curve
+from curves.lines import Line
+from paper.claims import cell, compare, number
+from paper.compare import scores
+from paper.data import Data
+from paper.figures import CHEETAH, D3G, FIGURES, GAME, I2Q, IDDPG, MARKS, MBPO, REFERENCES, ROBOTS
+
+ESCAPED = 35.0  # a final score above it is out of the ring
+ON_GAME = {
+    "IDDPG": IDDPG,
+    "I2Q, rule 2, lambda 0": MBPO,
+    **{f"I2Q, rule 2, lambda {lam}": f"{I2Q} --lam {lam}" for lam in ("0.2", "0.5", "1", "2", "3", "4", "10")},
+    **{f"I2Q, rule 2, lambda {lam}, shared batches": f"{I2Q} --lam {lam} --batches shared" for lam in ("1", "2")},
+    "I2Q, rule 1, lambda 1": f"{I2Q} --rule 1",
+    "I2Q, rule 1, lambda 1, shared batches": f"{I2Q} --rule 1 --batches shared",
+    "I2Q, released rule, lambda 1": f"{I2Q} --rule released",
+    "D3G": D3G,
+    "IPPO": "ippo",
+    **REFERENCES,
+}
+ON_ROBOTS = {
+    "IDDPG": IDDPG,
+    "I2Q, rule 1, lambda 0.01": I2Q,
+    "I2Q, lambda 0": MBPO,
+    **{f"I2Q, rule 1, lambda {lam}": f"{I2Q} --lam {lam}" for lam in ("0.005", "0.02", "0.05")},
+    "I2Q, rule 2, lambda 0.01": f"{I2Q} --rule 2",
+    "I2Q, released rule": f"{I2Q} --rule released",
+    "I2Q without a model, released form": "i2q_expectile --form released",
+    "I2Q without a model, form b7": "i2q_expectile --form b7",
+    "D3G": D3G,
+    "IPPO": "ippo",
+    **REFERENCES,
+}
+VIEWS = {"own joints": "", "whole state": " --obs full"}
+SEEN = {
+    "IDDPG": IDDPG,
+    "I2Q, released rule": f"{I2Q} --rule released",
+    "I2Q, rule 1": f"{I2Q} --rule 1",
+    "I2Q, lambda 0, rule 1": f"{MBPO} --rule 1",
+}
+
+
+def score(values: np.ndarray) -> str:
+    """ "75.7 (67.0 to 88.7)": the interquartile mean with the bootstrap interval, or below FEW seeds the range."""
+    mid, low, high = (float(v[0]) for v in curve(values[:, None]))
+    if len(values) == 1:
+        return cell(mid)
+    return f"{cell(mid)} " + (f"({cell(low)} to {cell(high)})" if len(values) < FEW else f"[{cell(low)}, {cell(high)}]")
+
+
+def rows_of(lines: dict[str, Line], base: str, extra: Callable[[np.ndarray], str] | None = None) -> list[list[str]]:
+    """A row a learner: seeds, steps, final scores, `extra` of them, and how they compare with the base's."""
+    found = []
+    for label, line in lines.items():
+        end = min(float(line.x[-1]), float(lines[base].x[-1])) if base in lines else float(line.x[-1])
+        own = scores(line, end)
+        row = [label, str(len(own)), f"{end:,.0f}", score(own), *([extra(own)] if extra else [])]
+        other = lines.get(base)
+        found.append([*row, compare(own, scores(other, end)) if other and other is not line else ""])
+    return found
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "--|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row).replace("2|4", "2-4") + " |" for row in rows)])
+
+
+def game(data: Data) -> str:
+    """The learners on DifferentialGame-3, and in how many seeds they escape the ring."""
+    lines = data.lines(GAME, ON_GAME)
+    rows = rows_of(lines, "IDDPG", lambda own: f"{(own > ESCAPED).sum()} of {len(own)}")
+    marks = ", ".join(f"{name} {value:g}" for name, value in MARKS[GAME].items())
+    header = ["", "seeds", "steps", "final score", f"seeds above {ESCAPED:g}", "against IDDPG"]
+    return f"{markdown(header, rows)}\n\nA test episode returns: {marks}.\n\n{escapes(lines)}"
+
+
+def escapes(lines: dict[str, Line]) -> str:
+    """Who escapes, who does not, and whether it depends on lambda."""
+    counts = {label: (int((scores(line) > ESCAPED).sum()), len(line.runs)) for label, line in lines.items()}
+    out = [f"{label}: {k} of {n}" for label, (k, n) in counts.items() if k]
+    stay = [f"{label} ({n})" for label, (k, n) in counts.items() if not k]
+    text = f"Seeds that escape: {'; '.join(out) or 'none'}. No seed of {', '.join(stay) or 'none'} does.\n\n"
+    rule_2 = re.compile(r"I2Q, rule 2, lambda ([0-9.]+)")
+    pulls = {label: float(match[1]) for label in counts if (match := rule_2.fullmatch(label))}
+    lams = np.repeat(list(pulls.values()), [counts[label][1] for label in pulls])
+    gone = np.concatenate([np.arange(counts[label][1]) < counts[label][0] for label in pulls]) if pulls else np.empty(0)
+    if 0 < gone.sum() < len(gone):
+        text += (
+            f"Over the values of lambda under rule 2, escape rises with lambda with p = {number(trend(lams, gone))} "
+            f"(two-sided permutation test of the mean rank of lambda, {len(gone)} runs, {int(gone.sum())} escapes)."
+        )
+    return text
+
+
+def trend(x: np.ndarray, chosen: np.ndarray) -> float:
+    """Two-sided p of the chosen runs' mean rank in x, where any as many might have been chosen."""
+    ranks = (x[:, None] > x).sum(1) + 0.5 * (x[:, None] == x).sum(1)
+    n, k = len(x), int(chosen.sum())
+    if comb(n, k) <= 200_000:
+        picks = np.array(list(itertools.combinations(range(n), k)))
+    else:
+        picks = np.random.default_rng(0).permuted(np.tile(np.arange(n), (20_000, 1)), axis=1)[:, :k]
+    far = abs(ranks[picks].mean(1) - ranks.mean()) >= abs(ranks[chosen].mean() - ranks.mean()) - 1e-9
+    return float(far.mean())
+
+
+def cheetah(data: Data) -> str:
+    rows = rows_of(data.lines(CHEETAH, ON_ROBOTS), "IDDPG")
+    return markdown(["", "seeds", "steps", "final score", "against IDDPG"], rows)
+
+
+def robots(data: Data) -> str:
+    """The other robots, own observations."""
+    rows = []
+    for task in ROBOTS[1:]:
+        rows += [[task, *row] for row in rows_of(data.lines(task, ON_ROBOTS), "IDDPG")]
+    return markdown(["task", "", "seeds", "steps", "final score", "against IDDPG"], rows) if rows else "Not run yet."
+
+
+def full(data: Data) -> str:
+    """Figure 14: more agents, the whole state."""
+    rows = []
+    for task in FIGURES["14"].tasks:
+        rows += [[task, *row] for row in rows_of(data.lines(task, FIGURES["14"].lines), "IDDPG")]
+    return markdown(["task", "", "seeds", "steps", "final score", "against IDDPG"], rows) if rows else "Not run yet."
+
+
+def stochastic(data: Data) -> str:
+    (task,) = FIGURES["8"].tasks
+    rows = rows_of(data.lines(task, FIGURES["8"].lines), "IDDPG")
+    return markdown(["", "seeds", "steps", "final score", "against IDDPG"], rows) if rows else "Not run yet."
+
+
+def observations(data: Data) -> str:
+    """What an agent sees: final scores up to equal steps, and the two views against each other."""
+    views = {view: data.lines(CHEETAH, {k: v + flags for k, v in SEEN.items()}) for view, flags in VIEWS.items()}
+    steps = sorted({float(line.x[-1]) for line in views["whole state"].values()})
+    rows = []
+    for label in SEEN:
+        row = [label]
+        for view, end in itertools.product(VIEWS, steps):
+            line = views[view].get(label)
+            row.append(score(scores(line, end)) if line and line.x[-1] >= end else "")
+        both = [views[view].get(label) for view in VIEWS]
+        own, whole = both
+        text = ""
+        if own and whole:
+            end = min(float(own.x[-1]), float(whole.x[-1]))
+            text = f"{compare(scores(whole, end), scores(own, end))}, at step {end:,.0f}"
+        rows.append([*row, text])
+    header = ["", *(f"{view}, step {end:,.0f}" for view, end in itertools.product(VIEWS, steps))]
+    return markdown([*header, "whole state against own joints"], rows)
+
+
+def exact(data: Data) -> str:
+    """The games that can be solved exactly."""
+    rows = []
+    for name, base in (("trees", "IQL"), ("15", "IQL"), ("qplex", "IQL")):
+        figure = FIGURES[name]
+        for task in figure.tasks:
+            lines = data.lines(task, figure.lines)
+            solved = data.lines(task, figure.lines, "Optimal") if "Optimal" in figure.ys else {}
+            for row, label in zip(rows_of(lines, base), lines):
+                share = f"{100 * scores(solved[label]).mean():.0f} %" if label in solved else ""
+                best = (scores(lines[label]) > 7).sum()
+                share = share or f"{best} of {len(lines[label].runs)} seeds"
+                rows.append([task, *row[:2], row[3], share, row[4]])
+    return markdown(["game", "", "seeds", "share of the best return, or pay-off", "solved", "against IQL"], rows)
+
+
+BLOCKS = {
+    "game": game,
+    "cheetah": cheetah,
+    "robots": robots,
+    "full": full,
+    "stochastic": stochastic,
+    "observations": observations,
+    "exact": exact,
+}

@@ -1,0 +1,117 @@
+"""The numbers of the results' page and of README are those of the runs in results/."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.pages import CODE, FENCE
+from helpers.runs import GAME, write_experiment, write_game
+
+from paper import results
+from paper.data import Data
+from paper.figures import CHEETAH, ROBOTS
+from paper.results import BLOCK, BLOCKS, PAGES, fill
+from paper.runs import ROOT
+from paper.tables import escapes, score, trend
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Data:
+    return Data(ROOT / "results")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_number_of_a_page_is_what_the_shipped_runs_say(page, shipped):
+    text = (ROOT / page).read_text()
+    assert fill(text, shipped) == text, f"{page}: python -m paper.results writes it anew"
+
+
+def test_the_page_of_results_has_every_block_and_no_number_outside_of_them():
+    text = (ROOT / "docs/results.md").read_text()
+    assert {name for _, name, _, _ in BLOCK.findall(text)} == set(BLOCKS) - {"short"}
+    prose = re.sub(r"\]\([^)]*\)", "]", CODE.sub("", FENCE.sub("", BLOCK.sub("", text))))
+    prose = re.sub(r"2x3HalfCheetah|DifferentialGame-3|I2Q|D3G|IDDPG|rule [12]|Form b7|95 %", "", prose, flags=re.I)
+    assert re.findall(r"\d[\d.,]*", prose) == []
+
+
+def test_a_number_changed_by_hand_is_found(tmp_path, monkeypatch, capsys):
+    for page in PAGES:
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / page, tmp_path / page)
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    page = tmp_path / "docs/results.md"
+    assert results.main(["--check"]) == 0
+    block = BLOCK.search(page.read_text(), page.read_text().index("<!-- results: game"))
+    assert block
+    page.write_text(page.read_text().replace(block[3], re.sub(r"\d\.\d", "9.9", block[3], count=1)))
+    assert results.main(["--check"]) == 1
+    assert "docs/results.md: not what results/ says; run python -m paper.results" in capsys.readouterr().err
+    assert "9.9" in page.read_text()
+    assert results.main([]) == 0
+    assert results.main(["--check"]) == 0
+    assert {path.name for path in (tmp_path / "docs").glob("*.png")} == {"differential_game.png", "robots.png"}
+
+
+def test_a_block_that_does_not_exist_is_refused(shipped):
+    with pytest.raises(ValueError, match="nonsense -->: no such block; known: short, verdicts"):
+        fill("<!-- results: nonsense -->\n<!-- end -->", shipped)
+
+
+def test_new_runs_change_the_verdicts(tmp_path):
+    """From 4 seeds of each to 10: six escape, and no seed of IDDPG does."""
+    write_game(tmp_path, [90, 91, 92, 93], [28, 29, 30, 31])
+    before = BLOCKS["verdicts"](Data(tmp_path))
+    for seed in range(4, 10):
+        write_experiment(tmp_path, f"i2q_ddpg_{GAME}", seed, [90 + seed] * 55)
+        write_experiment(tmp_path, f"iddpg_{GAME}", seed, [20 + seed] * 55)
+    after = BLOCKS["verdicts"](Data(tmp_path))
+    assert "**Reproduced: 0 of 24 claims.**" in before
+    assert "**Reproduced: 2 of 24 claims.**\n    * I2Q learns more than independent DDPG (Figure 6)." in after
+    assert "I2Q above 35 in 10 of 10 seeds" in after
+
+
+def test_a_score_names_its_interval_for_what_it_is():
+    assert score(np.array([10.0, 20, 30])) == "20.0 (10.0 to 30.0)"
+    assert re.fullmatch(r"30\.0 \[\d\d\.\d, \d\d\.\d\]", score(np.array([10.0, 20, 30, 40, 50])))
+    assert score(np.array([1234.0])) == "1,234"
+
+
+def test_escapes_are_counted_and_their_trend_with_lambda_is_tested(tmp_path):
+    finals: dict[str, list[float]] = {"i2q_ddpg": [90, 91, 20], "mbpo_baseline": [20, 21, 22], "iddpg": [29]}
+    for name, returns in finals.items():
+        for seed, final in enumerate(returns):
+            write_experiment(tmp_path, f"{name}_{GAME}", seed, [final] * 55)
+    lines = {"IDDPG": "iddpg", "I2Q, rule 2, lambda 0": "mbpo_baseline", "I2Q, rule 2, lambda 1": "i2q_ddpg"}
+    text = escapes(Data(tmp_path).lines(GAME, lines))
+    assert (
+        "Seeds that escape: I2Q, rule 2, lambda 1: 2 of 3. No seed of IDDPG (1), I2Q, rule 2, lambda 0 (3) does."
+        in text
+    )
+    assert (
+        "p = 0.40 (two-sided permutation test of the mean rank of lambda, 6 runs, 2 escapes)" in text
+    )  # 6 of 15 deals
+
+
+def test_a_trend_is_two_sided():
+    x = np.array([0.0, 1, 2, 3])
+    assert trend(x, np.array([False, False, True, True])) == pytest.approx(2 / 6)  # of 6 pairs the top and the bottom
+    assert trend(x, np.array([True, False, False, True])) == 1
+
+
+def test_the_robots_of_readme_are_those_with_runs_at_equal_steps(tmp_path, monkeypatch):
+    config: dict[str, Any] = {"env": CHEETAH}
+    for seed in (0, 1):
+        write_experiment(tmp_path, f"i2q_ddpg_{CHEETAH}", seed, [1, 2, 3, 4], **config)
+        write_experiment(tmp_path, f"ippo_{CHEETAH}", seed, [1, 2], **config)
+    seen = []
+    monkeypatch.setattr(results, "draw", lambda panels, path, view: seen.append(panels))
+    write_game(tmp_path, [90, 91], [28])
+    results.pictures(Data(tmp_path), Path(tmp_path))
+    game, robots = seen
+    assert [len(line.runs) for line in game[0].lines] == [1, 1, 1]
+    assert [panel.title for panel in robots] == [ROBOTS[0]]
+    assert [line.x.tolist() for line in robots[0].lines] == [[10_000, 20_000]] * 2
