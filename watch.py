@@ -20,10 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 import envs
-from common.errors import UsageError
+from common.errors import UsageError, exit_status, last_words
 from common.layout import CONFIG, read_config
 from common.parser import Parser, number
 from common.policy import Policy, load_policy
+
+Played = tuple[float, int]  # return and length of an episode
 
 
 def settings(run: Path) -> dict[str, Any]:
@@ -66,32 +68,32 @@ def read_policy(run: Path, env: envs.VectorEnv) -> Policy:
     return policy
 
 
-def play(env: envs.VectorEnv, policy: Policy, film: Callable[[np.ndarray], None] | None = None) -> tuple[float, int]:
-    """One episode of row 0: its return and its length. Every state is filmed, the first and the last too."""
-    env.reset()
-    ret, length, over = 0.0, 0, False
-    with tqdm(total=env.max_ep_len, unit=" steps", leave=False, disable=None if film else True) as bar:
-        while not over:
+def play(env: envs.VectorEnv, policy: Policy, film: Callable[[np.ndarray], None] | None = None) -> Played:
+    """One episode of row 0. Every state is filmed, the first and the last too."""
+    played: list[Played] = []
+    with tqdm(total=env.max_ep_len + 1, unit=" frames", leave=False, disable=None if film else True) as bar:
+        for _ in states(env, policy, played):
             if film:
                 film(env.render(0))
-            _, rew, terminated, truncated = env.step(policy(env.obs))
-            ret, length, over = ret + float(rew[0]), length + 1, bool(terminated[0] or truncated[0])
             bar.update()
-        if film:
-            film(env.render(0))
-    return ret, length
+    return played[0]
 
 
-def frames(env: envs.VectorEnv, policy: Policy, played: list[tuple[float, int]]) -> Iterator[np.ndarray]:
-    """The pictures of an episode's states, one after another; its return and length go to `played` at the end."""
+def states(env: envs.VectorEnv, policy: Policy, played: list[Played]) -> Iterator[None]:
+    """Row 0 in each state of an episode, one after another; what it came to goes to `played` at the end."""
     env.reset()
     ret, length, over = 0.0, 0, False
     while not over:
-        yield env.render(0)
+        yield
         _, rew, terminated, truncated = env.step(policy(env.obs))
         ret, length, over = ret + float(rew[0]), length + 1, bool(terminated[0] or truncated[0])
     played.append((ret, length))
-    yield env.render(0)
+    yield
+
+
+def pictures(env: envs.VectorEnv, policy: Policy, played: list[Played]) -> Iterator[np.ndarray]:
+    """Those of an episode's states."""
+    return (env.render(0) for _ in states(env, policy, played))
 
 
 def abreast(plays: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
@@ -129,7 +131,10 @@ class Film:
         if self.writer is None:
             height, width = frame.shape[:2]
             self.writer = self.write_frames(str(self.part), (width, height), fps=self.fps, macro_block_size=2)
-            self.writer.send(None)
+            try:
+                self.writer.send(None)
+            except (OSError, RuntimeError) as error:  # there is no ffmpeg
+                raise UsageError(f"--video {self.path}: {' '.join(str(error).split())}") from None
         self.writer.send(np.ascontiguousarray(frame))
 
     def close(self, keep: bool) -> None:
@@ -153,9 +158,10 @@ def watch_abreast(args: argparse.Namespace) -> None:
                 f"--beside {args.beside}: a run of {games[1].name}, and {args.run} is one of {games[0].name}"
             )
         film.fps = args.fps or games[0].fps
-        played: list[list[tuple[float, int]]] = [[], []]
+        played: list[list[Played]] = [[], []]
         for k in range(args.episodes):
-            for picture in abreast([frames(env, read_policy(run, env), p) for run, env, p in zip(runs, games, played)]):
+            plays = [pictures(env, read_policy(run, env), p) for run, env, p in zip(runs, games, played)]
+            for picture in abreast(plays):
                 film.add(picture)
             for run, episodes in zip(runs, played):
                 print(
@@ -214,17 +220,14 @@ def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
     try:
         watch_abreast(args) if args.beside else watch(args)
-    except ValueError as error:
-        print(f"watch.py: {error}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:  # no OpenGL to draw with, or no ffmpeg
-        print(f"watch.py: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head` has seen enough; Python's last flush must not complain of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        print(last_words("watch.py", error), file=sys.stderr)
+        return exit_status(error) or 1
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from common.fast import passes
+from common.fast import packing
 from common.nets import MLP
 
 Work = Callable[[int], None]  # does what is measured so many times
@@ -67,7 +67,7 @@ def products(args: argparse.Namespace) -> dict[str, tuple[float, Work]]:
             work = repeat(lambda a=a, packed=packed, linear=linear: linear(a, packed, None, "none", [], ""))
             found[f"oneDNN {size}"] = 2 * m * n * n, work
         if args.kernels:
-            layer, x = MLP([n, n], torch.randn(1, 1, passes.length([n, n]))), torch.randn(1, 1, m, n)
+            layer, x = MLP([n, n], torch.randn(1, 1, packing.length([n, n]))), torch.randn(1, 1, m, n)
             layer.kernels = args.kernels
             found[f"mlp.cpp {size}"] = 2 * m * n * n, repeat(lambda layer=layer, x=x: layer(x))
     return found

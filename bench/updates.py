@@ -23,7 +23,8 @@ import mbpo_baseline
 from bench import naive
 from bench.clock import Clock, Peaks, Work, repeat, spread
 from bench.flops import N_ACT, N_OBS, PPO_ITERS, useful
-from common.fast import record
+from common.fast.record import Recorded
+from common.fast.recorders import cuda_graph, operations
 from common.replay import Replay
 from envs.vector import VectorEnv, mask
 
@@ -100,8 +101,8 @@ def contestants(case: Case, S: int, N: int, args: argparse.Namespace) -> tuple[d
         if way == "compiled":
             agents.use(args.kernels)
         if way in ("compiled", "graph") and not ppo:
-            make = functools.partial(record.operations, args.kernels) if way == "compiled" else record.cuda_graph
-            update = record.Recorded(update, make, print, required=True, exact=way == "compiled")
+            make = functools.partial(operations, args.kernels) if way == "compiled" else cuda_graph
+            update = Recorded(update, make, print, required=True, exact=way == "compiled")
         works[way] = repeat(case.updates(update, agents, turn, cfg))
     naive_turn = itertools.cycle(batches)
     works["naive"] = repeat(lambda: naive.update(learners, next(naive_turn), env))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common import limits, state
-from common.fast import passes
+from common.fast import packing
 from common.fast.kernels import Kernels
 from common.nets import MLP, Net
 from common.perceptron import Perceptron
@@ -50,7 +50,7 @@ class Stacks:
             output = np.ones((len(inputs[0]), output), bool)
         sizes = [sum(mask.shape[-1] for mask in inputs), *self.layout.hidden, output.shape[-1]]
         n_in = np.sum([mask.sum(-1) for mask in inputs], 0)
-        more = self.layout.seeds * len(output) * passes.length(sizes, form.get("layer_norm", False))
+        more = self.layout.seeds * len(output) * packing.length(sizes, form.get("layer_norm", False))
         made = sum(net.flat.numel() for net in vars(self).values() if isinstance(net, Net))
         limits.check_networks(self.layout.hidden, made, more, self.layout.device)
         return MLP.glorot(sizes, self.layout.weights, n_in, output.sum(-1), self.layout.device, **form)

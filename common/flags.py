@@ -31,6 +31,7 @@ Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
 NonNegative = Annotated[float, Range(0)]
 Unit = Annotated[float, Range(0, 1)]
+FirstSeed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RunConfig:
     """The flags that every algorithm has and no paper mentions."""
 
     env: str = "2x3HalfCheetah"  # task, as 2x3HalfCheetah, 2-4HalfCheetah, DifferentialGame-3, module:factory
-    seed: Annotated[int, Range(0, 2**32 - 1), tyro.conf.arg(aliases=["-s"])] = 0  # first seed
+    seed: Annotated[FirstSeed, tyro.conf.arg(aliases=["-s"])] = 0  # first seed
     num_runs: Natural = 0  # seeds to train, seed .. seed + num_runs - 1, shared out among the ranks; 0: one per rank
     exp_name: str = ""  # name of the experiment's folder; empty: algorithm and task
     data_dir: str = "data"  # where experiments are kept

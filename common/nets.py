@@ -17,7 +17,7 @@ from torch.func import functional_call, vmap
 from torch.optim.adam import adam
 
 from common.errors import UsageError
-from common.fast import passes
+from common.fast import packing, passes
 from common.fast.kernels import Kernels, Stack
 from common.seeding import Streams
 
@@ -89,9 +89,9 @@ class MLP(Net):
             raise UsageError(f"activation {activation!r}: known are {', '.join(passes.ACTIVATIONS)}")
         self.sizes, self.activation, self.layer_norm = tuple(sizes), activation, layer_norm
         S, N, length = flat.shape
-        assert length == passes.length(sizes, layer_norm) and flat.is_contiguous(), "flat is no such stack"
+        assert length == packing.length(sizes, layer_norm) and flat.is_contiguous(), "flat is no such stack"
         super().__init__(flat, squash)
-        self.weights, self.biases, self.scales, self.shifts = passes.layers(self.sizes, flat.detach(), layer_norm)
+        self.weights, self.biases, self.scales, self.shifts = packing.layers(self.sizes, flat.detach(), layer_norm)
         sizes_c = (ctypes.c_long * len(sizes))(*sizes)
         self.stack = Stack(S * N, len(sizes) - 1, sizes_c, flat.data_ptr(), length)
 
@@ -112,7 +112,7 @@ class MLP(Net):
         activation, layer_norm and squash.
         """
         n_agents, n_seeds = len(n_in), len(streams.rngs)
-        net = cls(sizes, torch.zeros(n_seeds, n_agents, passes.length(sizes, form.get("layer_norm", False))), **form)
+        net = cls(sizes, torch.zeros(n_seeds, n_agents, packing.length(sizes, form.get("layer_norm", False))), **form)
         for k, weight in enumerate(net.weights):
             fan_in = n_in if k == 0 else np.full(n_agents, sizes[k])
             fan_out = n_out if k == len(sizes) - 2 else np.full(n_agents, sizes[k + 1])

@@ -78,7 +78,7 @@ class Replay:
             self.rows[:, :, where.to(self.rows.device)] = rows.to(self.rows.device)
 
     def sample(self, batch_size: int, n_batches: int, shared: bool = False) -> Iterator[Batch]:
-        """n_batches batches drawn uniformly with replacement, all at once.
+        """n_batches batches of contiguous tensors, drawn uniformly with replacement, all at once.
 
         `shared`: all agents of a seed draw the same moments, each from its own buffer, as agents do who agreed on a
         random seed and fill their buffers in step. Else every agent draws moments of its own.
@@ -89,7 +89,7 @@ class Replay:
         index = index + np.arange(S * N).reshape(S, N, 1, 1) * self.size
         drawn = self.rows.view(-1, width)[torch.from_numpy(index).to(self.rows.device)]
         for batch in drawn.unbind(2):
-            obs, act, next_obs, rew, terminated = batch.split(self.splits, -1)
+            obs, act, next_obs, rew, terminated = (part.contiguous() for part in batch.split(self.splits, -1))
             yield Batch(obs, act, next_obs, rew.squeeze(-1), terminated.squeeze(-1))
 
     def read(self, row: int, start: int, stop: int) -> np.ndarray:

@@ -19,7 +19,8 @@ from common.checkpoint import NONSENSE, Damaged, write_atomic
 from common.console import Once, clock, say
 from common.errors import SeedFailure, UsageError, defect, exit_status, files, of_seeds, trace
 from common.fast.kernels import Kernels
-from common.fast.record import Plain, Recorded, Update, cuda_graph, operations
+from common.fast.record import Plain, Recorded, Update
+from common.fast.recorders import cuda_graph, operations
 from common.folder import Folder, Usage
 from common.layout import POLICY, one_line
 from common.log import Log, summary

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
-from envs.errors import UsageError, blaming
+from envs.errors import Broken, UsageError, blaming
 from envs.vector import VectorEnv, mask, steps
 
 
@@ -119,7 +119,7 @@ class ParallelEnvs(VectorEnv):
     def render(self, row: int = 0) -> np.ndarray:
         picture = self.envs[row].render()
         if not isinstance(picture, np.ndarray):
-            raise RuntimeError(f"cannot draw {self.name}: its render() returns {type(picture).__name__}, not an array")
+            raise Broken(f"cannot draw {self.name}: its render() returns {type(picture).__name__}, not an array")
         return picture
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.errors import UsageError
+from envs.errors import Broken, UsageError
 from envs.vector import VectorEnv, clip, mask
 
 # body -> its module and class in gymnasium.envs.mujoco, and their arguments
@@ -320,7 +320,7 @@ class PartitionedMujoco(VectorEnv):
         return lines
 
     def render(self, row: int = 0) -> np.ndarray:
-        """MuJoCo's own picture, (side, side, 3) uint8. Raises RuntimeError where there is no OpenGL."""
+        """MuJoCo's own picture, (side, side, 3) uint8. Raises Broken where there is no OpenGL."""
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             os.environ.setdefault("MUJOCO_GL", "egl")
         env = self.envs[row]
@@ -332,10 +332,10 @@ class PartitionedMujoco(VectorEnv):
             return env.render()
         except Exception as error:  # whichever library is missing, each says so in its own way
             gl = os.environ.get("MUJOCO_GL", "glfw")
-            raise RuntimeError(
+            raise Broken(
                 f"cannot draw {self.name} with MUJOCO_GL={gl} ({error}); "
                 "set MUJOCO_GL to egl (needs libEGL), osmesa (needs libOSMesa) or glfw (needs a display)"
-            ) from error
+            ) from None
 
     def close(self) -> None:
         for env in self.envs:

@@ -32,12 +32,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from common.console import say
-from common.flags import within
+from common.errors import UsageError
+from common.flags import Count, FirstSeed, Natural, Range, Unit, check_ranges
 from common.layout import PROGRESS, read_table
 from games.shared import Seed, main, write_table
 
@@ -56,28 +57,26 @@ SETTINGS: dict[str, dict[str, Any]] = {
 class Config:
     env: Literal["trees", "two-optima"] = "trees"  # which games
     learners: tuple[Learner, ...] = ("iql", "i2q")  # who learns them
-    seed: int = 0  # first seed, of exploration and replay; the games are the same for all seeds
-    num_runs: int = 4  # seeds to train
-    games: int = 100  # games that a seed learns side by side; two-optima: repetitions of the one game
+    seed: FirstSeed = 0  # first seed, of exploration and replay; the games are the same for all seeds
+    num_runs: Count = 4  # seeds to train
+    games: Count = 100  # games that a seed learns side by side; two-optima: repetitions of the one game
     exp_name: str = ""  # name of the experiment; default: matrix_games_<env>; a learner's folder adds its name
     data_dir: str = "data"  # where experiments are kept
-    layers: int = 5  # steps of an episode of trees
-    steps: int = 100_000  # environment steps, all of which an agent remembers
-    alpha: float = 0.1  # how far an update moves an entry to its target, 0 .. 1
-    epsilon: float = 0.5  # probability of a uniform action, per agent and step
-    batch_size: int = 100  # transitions per update, per agent
-    start_steps: int = 10_000  # environment steps before the first update
-    update_every: int = 50  # environment steps between blocks of updates
-    updates: int = 10  # updates in a block
-    score_every: int = 100  # environment steps between scores
+    layers: Annotated[int, Range(1, 6)] = 5  # steps of an episode of trees
+    steps: Count = 100_000  # environment steps, all of which an agent remembers
+    alpha: Unit = 0.1  # how far an update moves an entry to its target, 0 .. 1
+    epsilon: Unit = 0.5  # probability of a uniform action, per agent and step
+    batch_size: Count = 100  # transitions per update, per agent
+    start_steps: Natural = 10_000  # environment steps before the first update
+    update_every: Count = 50  # environment steps between blocks of updates
+    updates: Count = 10  # updates in a block
+    score_every: Count = 100  # environment steps between scores
 
     def __post_init__(self) -> None:
-        one = (1, float("inf"))
-        within(self, num_runs=one, games=one, steps=one, batch_size=one, update_every=one, updates=one, layers=(1, 6))
-        within(self, alpha=(0, 1), epsilon=(0, 1), seed=(0, 2**32 - 1), start_steps=(0, float("inf")))
+        check_ranges(self)
         for name, unit in (("update_every", "layers"), ("score_every", "update_every"), ("steps", "score_every")):
             if getattr(self, name) % getattr(self, unit):
-                raise ValueError(
+                raise UsageError(
                     f"--{name} {getattr(self, name)}: must be a multiple of --{unit} {getattr(self, unit)}"
                 )
 

@@ -25,12 +25,7 @@ def main(
 ) -> int:
     """Parse the flags and do the work. Exit status: 0 done, 2 usage, 130 interrupted."""
     try:
-        cfg = parse(config_class, defaults, doc, name)
-    except ValueError as error:
-        say(f"{name}: {error}", sys.stderr)
-        return 2
-    try:
-        work(cfg)
+        work(parse(config_class, defaults, doc, name))
     except UsageError as error:
         say(f"{name}: {error}", sys.stderr)
         return 2

@@ -46,7 +46,8 @@ from torch import Tensor
 from torch.nn.functional import elu, one_hot
 
 from common.console import say
-from common.flags import within
+from common.errors import UsageError
+from common.flags import Count, FirstSeed, NonNegative, Unit, check_ranges
 from common.layout import PROGRESS, read_progress
 from games.shared import Seed, main, write_table
 
@@ -67,28 +68,26 @@ NAMES = ("iql", "i2q", "vdn", "qmix", "qatten", "qtran", *QPLEX, "ow-qmix", "cw-
 class Config:
     env: Literal["qplex-game", "qtran-game"] = "qplex-game"  # pay-off
     learners: tuple[str, ...] = NAMES  # who learns it; qplex-aLbH for any a layers and b heads
-    seed: int = 0  # first seed, of initial values and data
-    num_runs: int = 6  # seeds to train
+    seed: FirstSeed = 0  # first seed, of initial values and data
+    num_runs: Count = 6  # seeds to train
     exp_name: str = ""  # name of the experiment; default: value_factorization_<env>; a learner's folder adds its name
     data_dir: str = "data"  # where experiments are kept
-    updates: int = 20_000  # updates of every learner
-    batch_size: int = 32  # joint actions per update, drawn uniformly
-    lr: float = 5e-3  # RMSprop's step size
-    max_norm: float = 10.0  # largest norm of a gradient
-    w_alpha: float = 0.1  # OW- and CW-QMIX: weight of what their rule does not choose
-    embed: int = 32  # QMIX: units of the mixing network
-    heads: int = 4  # Qatten: attention heads
-    score_every: int = 100  # updates between scores
+    updates: Count = 20_000  # updates of every learner
+    batch_size: Count = 32  # joint actions per update, drawn uniformly
+    lr: NonNegative = 5e-3  # RMSprop's step size
+    max_norm: NonNegative = 10.0  # largest norm of a gradient
+    w_alpha: Unit = 0.1  # OW- and CW-QMIX: weight of what their rule does not choose
+    embed: Count = 32  # QMIX: units of the mixing network
+    heads: Count = 4  # Qatten: attention heads
+    score_every: Count = 100  # updates between scores
 
     def __post_init__(self) -> None:
-        one = (1, float("inf"))
-        within(self, num_runs=one, updates=one, batch_size=one, embed=one, heads=one, score_every=one)
-        within(self, seed=(0, 2**32 - 1), w_alpha=(0, 1), lr=(0, float("inf")), max_norm=(0, float("inf")))
+        check_ranges(self)
         if self.updates % self.score_every:
-            raise ValueError(f"--updates {self.updates}: must be a multiple of --score_every {self.score_every}")
+            raise UsageError(f"--updates {self.updates}: must be a multiple of --score_every {self.score_every}")
         for name in self.learners:
             if name not in NAMES and not re.fullmatch(r"qplex-[1-9]L[1-9]\d*H", name):
-                raise ValueError(f"--learners {name!r}: known are {', '.join(NAMES)} and any other qplex-aLbH")
+                raise UsageError(f"--learners {name!r}: known are {', '.join(NAMES)} and any other qplex-aLbH")
 
 
 Net = list[tuple[Tensor, Tensor]]

@@ -46,7 +46,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from common.errors import UsageError
-from common.flags import within
+from common.flags import Count, NonNegative, Unit
 from common.nets import MLP, Net
 from common.run import Run
 from common.runs import main
@@ -63,34 +63,29 @@ QSS_FLOOR = 1e-2  # of mean|Qss| in lam's scale: below it, values are noise to w
 
 @dataclass(frozen=True)
 class Config(RecurrentConfig):
-    rnn_hid: int = 64  # units of the GRU and of the layer before it
-    gamma: float = 0.99  # discount of a step
-    hid: int = 256  # units of the two hidden layers of Qss, V and f
-    lr: float = 5e-4  # RMSprop's step size, for every network
-    alpha: float = 0.99  # RMSprop: what the mean of squared gradients keeps of itself
-    eps: float = 1e-5  # RMSprop: added to the root of that mean
-    clip: float = 10.0  # norm that an agent's gradient of a network is clipped to
-    batch_size: int = 32  # episodes per update, per seed and agent
+    rnn_hid: Count = 64  # units of the GRU and of the layer before it
+    gamma: Unit = 0.99  # discount of a step
+    hid: Count = 256  # units of the two hidden layers of Qss, V and f
+    lr: NonNegative = 5e-4  # RMSprop's step size, for every network
+    alpha: Unit = 0.99  # RMSprop: what the mean of squared gradients keeps of itself
+    eps: NonNegative = 1e-5  # RMSprop: added to the root of that mean
+    clip: NonNegative = 10.0  # norm that an agent's gradient of a network is clipped to
+    batch_size: Count = 32  # episodes per update, per seed and agent
     batches: Literal["shared", "apart"] = "shared"  # one draw of episodes per seed, or one per agent
-    replay_size: int = 5000  # episodes that an agent remembers
-    replay_steps: int = 200_000  # environment steps that it has memory for; long episodes are forgotten earlier
-    update_every: int = 1  # episodes between updates, per seed, once batch_size are there
-    target_every: int = 200  # episodes between copies to the target networks
-    epsilon_steps: int = 50_000  # environment steps, per seed, in which epsilon falls from 1
-    epsilon_finish: float = 0.05  # share of uniform actions after that
+    replay_size: Count = 5000  # episodes that an agent remembers
+    replay_steps: Count = 200_000  # environment steps that it has memory for; long episodes are forgotten earlier
+    update_every: Count = 1  # episodes between updates, per seed, once batch_size are there
+    target_every: Count = 200  # episodes between copies to the target networks
+    epsilon_steps: Count = 50_000  # environment steps, per seed, in which epsilon falls from 1
+    epsilon_finish: Unit = 0.05  # share of uniform actions after that
     form: Literal["f", "no_f"] = "f"  # with a forward model, or with an expectile in its place
     rule: Literal["released", "1"] = "released"  # of the form f: that of the authors' code, or the paper's (14)
-    lam: float = 0.05  # released: how far f moves each number of a hidden state; 1: weight of value against accuracy
-    mix: float = 0.2  # of the form no_f: share of r + gamma V(h') in Q's target
-    tau_expectile: float = 0.52  # of the form no_f: expectile of Qss that V learns; .5 is the mean, 1 the maximum
+    lam: NonNegative = 0.05  # released: how far f moves each number of a hidden state; 1: value against accuracy
+    mix: Unit = 0.2  # of the form no_f: share of r + gamma V(h') in Q's target
+    tau_expectile: Unit = 0.52  # of the form no_f: expectile of Qss that V learns; .5 is the mean, 1 the maximum
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        more, one, share = (0, float("inf")), (1, float("inf")), (0, 1)
-        within(self, gamma=share, lr=more, alpha=share, eps=more, clip=more, epsilon_finish=share)
-        within(self, rnn_hid=one, batch_size=one, replay_size=one, replay_steps=one)
-        within(self, hid=one, lam=more, mix=share, tau_expectile=share)
-        within(self, update_every=one, target_every=one, epsilon_steps=one)
         if self.form == "no_f" and self.rule != "released":
             raise UsageError(f"--rule {self.rule} is of the form f; --form no_f has one rule: leave --rule out")
 

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started from her
 import numpy as np
 from torch import Tensor
 
-from common.flags import within
+from common.flags import Count, NonNegative, Unit
 from common.run import Run
 from common.runs import main
 from common.seeding import Streams
@@ -44,27 +44,20 @@ from smac.common.replay import Batch, EpisodeReplay
 
 @dataclass(frozen=True)
 class Config(RecurrentConfig):
-    rnn_hid: int = 64  # units of the GRU and of the layer before it
-    gamma: float = 0.99  # discount of a step
-    lr: float = 5e-4  # RMSprop's step size
-    alpha: float = 0.99  # RMSprop: what the mean of squared gradients keeps of itself
-    eps: float = 1e-5  # RMSprop: added to the root of that mean
-    clip: float = 10.0  # norm that an agent's gradient of a network is clipped to
-    batch_size: int = 32  # episodes per update, per seed and agent
+    rnn_hid: Count = 64  # units of the GRU and of the layer before it
+    gamma: Unit = 0.99  # discount of a step
+    lr: NonNegative = 5e-4  # RMSprop's step size
+    alpha: Unit = 0.99  # RMSprop: what the mean of squared gradients keeps of itself
+    eps: NonNegative = 1e-5  # RMSprop: added to the root of that mean
+    clip: NonNegative = 10.0  # norm that an agent's gradient of a network is clipped to
+    batch_size: Count = 32  # episodes per update, per seed and agent
     batches: Literal["shared", "apart"] = "shared"  # one draw of episodes per seed, or one per agent
-    replay_size: int = 5000  # episodes that an agent remembers
-    replay_steps: int = 200_000  # environment steps that it has memory for; long episodes are forgotten earlier
-    update_every: int = 1  # episodes between updates, per seed, once batch_size are there
-    target_every: int = 200  # episodes between copies to the target networks
-    epsilon_steps: int = 50_000  # environment steps, per seed, in which epsilon falls from 1
-    epsilon_finish: float = 0.05  # share of uniform actions after that
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        more, one, share = (0, float("inf")), (1, float("inf")), (0, 1)
-        within(self, gamma=share, lr=more, alpha=share, eps=more, clip=more, epsilon_finish=share)
-        within(self, rnn_hid=one, batch_size=one, replay_size=one, replay_steps=one)
-        within(self, update_every=one, target_every=one, epsilon_steps=one)
+    replay_size: Count = 5000  # episodes that an agent remembers
+    replay_steps: Count = 200_000  # environment steps that it has memory for; long episodes are forgotten earlier
+    update_every: Count = 1  # episodes between updates, per seed, once batch_size are there
+    target_every: Count = 200  # episodes between copies to the target networks
+    epsilon_steps: Count = 50_000  # environment steps, per seed, in which epsilon falls from 1
+    epsilon_finish: Unit = 0.05  # share of uniform actions after that
 
 
 class Agents(RecurrentStacks):

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 import envs
 import i2q_ddpg
 import watch
+from common.errors import UsageError
 from common.policy import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -188,7 +189,7 @@ def test_filming_shows_its_progress_on_a_terminal_and_playing_does_not(tmp_path,
     assert watch.main([str(run)]) == 0
     assert capsys.readouterr().err == ""
     assert watch.main([str(run), "--steps", "3", "--size", "64", "--video", str(tmp_path / "film.mp4")]) == 0
-    assert "/3 [" in capsys.readouterr().err
+    assert "/4 [" in capsys.readouterr().err
 
 
 def test_a_film_of_a_task_that_draws_itself_has_no_size(tmp_path, capsys):
@@ -200,7 +201,7 @@ def test_a_film_that_fails_leaves_the_old_one(tmp_path, capsys, monkeypatch):
     pytest.importorskip("imageio_ffmpeg")
     run, film = write_run(tmp_path / "run", homing_actor()), tmp_path / "film.mp4"
     film.write_bytes(b"an older film")
-    monkeypatch.setattr(watch, "play", lambda *_: (_ for _ in ()).throw(ValueError("no picture")))
+    monkeypatch.setattr(watch, "play", lambda *_: (_ for _ in ()).throw(UsageError("no picture")))
     assert "no picture" in line_of(capsys, run, "--video", film)
     assert film.read_bytes() == b"an older film"
     assert [path.name for path in tmp_path.glob("film*")] == ["film.mp4"]
@@ -292,3 +293,11 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
     watching.stdout.close()
     assert watching.stderr.read() == b""
     assert watching.wait() == 141
+
+
+def test_what_is_no_users_mistake_keeps_its_traceback(tmp_path, capsys, monkeypatch):
+    run = write_run(tmp_path / "run", homing_actor())
+    monkeypatch.setattr(watch, "play", lambda *_: (_ for _ in ()).throw(ValueError("a bug")))
+    assert watch.main([str(run)]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err and err.endswith("ValueError: a bug\n")

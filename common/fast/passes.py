@@ -7,47 +7,18 @@ batched   one batched product a layer, for a GPU
 What the compiled form cannot do raises or is computed by another form; it never computes something else.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from common.fast import Refused
+from common.fast import Refused, packing
 
-ALIGN = 16  # floats: every matrix starts on a cache line, as BLAS may round differently off it
 ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 
 
 Layers = Any  # common.nets.MLP, which imports this module
-
-
-def length(sizes: Sequence[int], layer_norm: bool = False) -> int:
-    """Floats of one network in `flat`."""
-    norms = 2 * sum(map(_padded, sizes[1:-1])) if layer_norm else 0
-    return norms + sum(_padded(n_out * n_in) + _padded(n_out) for n_in, n_out in pairwise(sizes))
-
-
-def layers(sizes: Sequence[int], flat: Tensor, layer_norm: bool = False) -> tuple[list[Tensor], ...]:
-    """Views of each layer's weights (..., out, in) and biases (..., out), of norms' scales and shifts (..., out)."""
-    found: tuple[list[Tensor], ...] = ([], [], [], [])
-    at = 0
-
-    def take(part: list[Tensor], *shape: int) -> None:
-        nonlocal at
-        n = torch.Size(shape).numel()
-        part.append(flat[..., at : at + n].unflatten(-1, shape) if len(shape) > 1 else flat[..., at : at + n])
-        at += _padded(n)
-
-    for n_in, n_out in pairwise(sizes):
-        take(found[0], n_out, n_in)
-        take(found[1], n_out)
-    for n_out in sizes[1:-1] if layer_norm else ():
-        take(found[2], n_out)
-        take(found[3], n_out)
-    return found
 
 
 def evaluate(net: Layers, x: Tensor) -> Tensor:
@@ -241,8 +212,8 @@ def _plain(net: Layers, x: Tensor) -> Tensor:
     """Any activation, with or without layer norm, by operations that autograd knows: (S*N, B, I) -> (S*N, B, O)."""
     flat = net.flat.flatten(0, 1)
     if x.is_cuda:
-        return _run(net, x, layers(net.sizes, flat, net.layer_norm))
-    parts = (layers(net.sizes, row[None], net.layer_norm) for row in flat.unbind(0))
+        return _run(net, x, packing.layers(net.sizes, flat, net.layer_norm))
+    parts = (packing.layers(net.sizes, row[None], net.layer_norm) for row in flat.unbind(0))
     return torch.cat([_run(net, h[None], part) for h, part in zip(x.unbind(0), parts, strict=True)])
 
 
@@ -257,10 +228,6 @@ def _run(net: Layers, h: Tensor, parts: tuple[list[Tensor], ...]) -> Tensor:
             h = torch.nn.functional.layer_norm(h, h.shape[-1:]) * scales[k][:, None] + shifts[k][:, None]
         h = ACTIVATIONS[net.activation](h)
     raise AssertionError("a stack has a layer")
-
-
-def _padded(n: int) -> int:
-    return -(-n // ALIGN) * ALIGN
 
 
 def _describe(x: Tensor) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from common.flags import RunConfig, within
+from common.flags import Count, RunConfig
 
 Unused = tyro.conf.Suppress  # of the continuous learners
 
@@ -13,14 +13,10 @@ Unused = tyro.conf.Suppress  # of the continuous learners
 @dataclass(frozen=True)
 class RecurrentConfig(RunConfig):
     env: str = "FocusFire-3"  # task, as FocusFire-3, smax:3m, smax:2s3z, module:factory
-    n_envs: int = 1  # environments that a seed collects with at once; what it learns depends on it
+    n_envs: Count = 1  # environments that a seed collects with at once; what it learns depends on it
     num_test_episodes: int = 32  # greedy test episodes at the end of an epoch, per seed
     max_ep_len: int = 100  # steps after which a training episode is truncated
     test_ep_len: int = 100  # steps after which a test episode is truncated
     obs: Annotated[Literal["own"], Unused] = "own"
     legacy_actuators: Annotated[bool, Unused] = False
     record: Annotated[Literal["off"], Unused] = "off"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        within(self, n_envs=(1, float("inf")))

@@ -5,6 +5,7 @@ h W_hh stands in the loop over time. The loop is one autograd node with a backwa
 sorted by length: a step computes the episodes that still run and no others.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from common.fast import packing
 from common.nets import Net
 from common.seeding import Streams
-
-ALIGN = 16  # floats: every matrix starts on a cache line, as BLAS may round differently off it
 
 
 class Recurrent(Net):
@@ -114,7 +114,7 @@ def _shapes(sizes: Sequence[int]) -> dict[str, tuple[int, ...]]:
 
 
 def _lengths(shapes: dict[str, tuple[int, ...]]) -> list[int]:
-    return [-(-int(np.prod(shape)) // ALIGN) * ALIGN for shape in shapes.values()]
+    return [packing.padded(math.prod(shape)) for shape in shapes.values()]
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.agents import Stacks
-from common.fast import passes
+from common.fast import packing
 from common.nets import MLP, Net
 from smac.common.nets import Recurrent, fill
 
@@ -58,7 +58,7 @@ class RecurrentStacks(Stacks):
         """Perceptrons of so many hidden states, side by side, and if `act` an action; they start as PyTorch's do."""
         n_in = n_states * self.rnn_hid
         sizes = [n_in + self.n_act * act, *self.layout.hidden, n_out]
-        net = MLP(sizes, torch.zeros(self.layout.seeds, len(self.n_legal), passes.length(sizes)))
+        net = MLP(sizes, torch.zeros(self.layout.seeds, len(self.n_legal), packing.length(sizes)))
         for k, parts in enumerate(zip(net.weights, net.biases)):
             fan_in = n_in + self.n_legal * act if k == 0 else np.full(len(self.n_legal), sizes[k])
             for part in parts:

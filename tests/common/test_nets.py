@@ -13,7 +13,7 @@ import iddpg
 from common import state
 from common.agents import Actor
 from common.errors import UsageError
-from common.fast import passes
+from common.fast import packing, passes
 from common.nets import MLP, Adam, Module
 from common.seeding import Streams
 
@@ -362,7 +362,7 @@ def test_buffers_of_another_length_are_refused():
     with pytest.raises(AssertionError):
         MLP((5, 8, 2), torch.zeros(S, N, 7))
     with pytest.raises(AssertionError):
-        MLP((5, 8, 2), torch.zeros(S, N, 2 * passes.length((5, 8, 2)))[..., ::2])
+        MLP((5, 8, 2), torch.zeros(S, N, 2 * packing.length((5, 8, 2)))[..., ::2])
 
 
 # Second derivatives

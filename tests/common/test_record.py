@@ -14,7 +14,8 @@ import i2q_ddpg
 import i2q_expectile
 import iddpg
 import mbpo_baseline
-from common.fast.record import Plain, Recorded, Unrecordable, operations
+from common.fast.record import Plain, Recorded
+from common.fast.recorders import Unrecordable, operations
 from common.replay import Batch
 from common.seeding import Streams
 

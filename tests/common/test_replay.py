@@ -51,6 +51,10 @@ def test_each_agent_draws_by_itself():
     assert not torch.equal(times[0, 0], times[0, 1])
 
 
+def test_every_tensor_of_a_batch_is_contiguous():
+    assert all(part.is_contiguous() for batch in filled(50).sample(100, 2) for part in batch)
+
+
 def test_batches_of_a_block_differ():
     first, second = filled(50).sample(100, 2)
     assert not torch.equal(first.obs, second.obs)

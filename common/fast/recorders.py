@@ -1,0 +1,112 @@
+"""What makes a record of a step: a CUDA graph on a GPU, a list of operations on the CPU."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from common.fast.kernels import Kernels
+
+Diagnostics = dict[str, Tensor]  # each (S, N)
+
+
+class Unrecordable(Exception):
+    """An update that no record can stand for; the text says why."""
+
+
+def cuda_graph(step: Callable[[], Diagnostics]) -> tuple[Callable[[], None], Diagnostics]:
+    """(what repeats `step`, its result). The first calls load libraries and choose kernels, which no graph can hold."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            out = step()
+    except RuntimeError as error:  # a number was read, memory was allocated by force, ...
+        raise Unrecordable(f"a CUDA graph cannot hold it ({str(error).splitlines()[0]})") from error
+    return graph.replay, out
+
+
+def operations(kernels: Kernels | None, step: Callable[[], Diagnostics]) -> tuple[Callable[[], None], Diagnostics]:
+    """The same on a CPU. The record owns its memory, that of networks' activations included."""
+    recorder = Recorder()
+    spare = {}
+    if kernels is not None:
+        spare, kernels.spare, kernels.record = kernels.spare, {}, recorder.calls
+    try:
+        with recorder:
+            out = step()
+    finally:
+        if kernels is not None:
+            kernels.spare, kernels.record = spare, None
+    return recorder.replay, {name: value.detach() for name, value in out.items()}
+
+
+class Recorder(TorchDispatchMode):
+    """Runs operations and keeps them as calls that write to the same memory again; views need not be run again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Callable[[], Any]] = []
+        self.kept: list[Any] = []  # results whose memory a call may know by its address alone
+
+    def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # pyright: ignore
+        kwargs = kwargs or {}
+        if torch.Tag.dynamic_output_shape in func.tags:
+            raise Unrecordable(f"the shape of a result depends on values ({func})")
+        out = func(*args, **kwargs)
+        results = list(_tensors(out))
+        self.kept.append(out)
+        if func._schema.is_mutable:
+            self.calls.append(functools.partial(func, *args, **kwargs))
+        elif not results:
+            raise Unrecordable(f"it reads a number out of a tensor ({func})")
+        elif func.overloadpacket not in EMPTY and not _storages(results) & _storages((args, kwargs)):
+            self.calls.append(_again(func, args, kwargs, results))
+        return out
+
+    def replay(self) -> None:
+        with torch.no_grad():
+            for call in self.calls:
+                call()
+
+
+EMPTY = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty}  # only take memory
+CONSTANT = {torch.ops.aten.ones_like, torch.ops.aten.zeros_like, torch.ops.aten.new_zeros, torch.ops.aten.scalar_tensor}
+
+
+def _again(func: OpOverload, args: Any, kwargs: Any, results: list[Tensor]) -> Callable[[], Any]:
+    """The same operation, writing to `results`: by its form with `out`, or where it has none by a copy."""
+    if func.overloadpacket in CONSTANT:
+        return functools.partial(results[0].copy_, results[0].clone())
+    inputs = [(a.name, str(a.type)) for a in func._schema.arguments]
+    for overload in func.overloadpacket.overloads():
+        form = getattr(func.overloadpacket, overload)
+        outs = [a.name for a in form._schema.arguments if a.is_out]
+        if len(outs) == len(results) and inputs == [
+            (a.name, str(a.type)) for a in form._schema.arguments if not a.is_out
+        ]:
+            return functools.partial(form, *args, **kwargs, **dict(zip(outs, results, strict=True)))
+
+    def copied() -> None:
+        for result, new in zip(results, _tensors(func(*args, **kwargs)), strict=True):
+            result.copy_(new)
+
+    return copied
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_iter(tree) if isinstance(leaf, Tensor))
+
+
+def _storages(tree: Any) -> set[int]:
+    return {tensor.untyped_storage().data_ptr() for tensor in _tensors(tree)}
