@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common import limits, state
-from common.fast import packing
+from common.fast import packing, passes
 from common.fast.kernels import Kernels
 from common.nets import MLP, Net
 from common.perceptron import Perceptron
@@ -89,7 +89,9 @@ class Actor:
     """The policy networks for one observation at a time: (S, N, O) -> (S, N, A).
 
     An environment step asks for a batch of one, where a torch call costs more than its arithmetic: an MLP is computed
-    in numpy. On the CPU the weights are shared with `net`; from another device `refresh` copies them.
+    by the compiled kernels, or in numpy where there are none. numpy chooses its code for products by the CPU, and with
+    it the last bits; the kernels do not. On the CPU the weights are shared with `net`; from another device `refresh`
+    copies them.
     """
 
     def __init__(self, net: Net):
@@ -111,5 +113,7 @@ class Actor:
             with torch.no_grad():
                 out = self.net(*(torch.from_numpy(x).to(device)[:, :, None] for x in inputs))
             return out[:, :, 0].cpu().numpy()
-        out = self.perceptron(np.concatenate(inputs, -1))
+        x = np.concatenate(inputs, -1)
+        out = passes.act(self.net, x)
+        out = self.perceptron(x) if out is None else out
         return out if self.squash is None else np.tanh(out) * self.squash

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import shlex
 import sys
 import time
@@ -132,6 +133,7 @@ def _compile(config: Any, began: str, threads: int) -> tuple[str, Kernels | None
             found = kernels.load(say)
             found.threads(threads)
             torch.set_num_threads(1)  # two pools would wait for each other's cores; what is left to PyTorch is small
+            os.environ.setdefault("MKL_CBWR", "AVX2")  # PyTorch's tanh is MKL's, whose last bits depend on the CPU
             return "on", found
         except RuntimeError as error:
             if config.compile == "on":

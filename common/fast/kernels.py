@@ -39,7 +39,7 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL):
         self.library = library
-        self._forward, self._backward = library.mlp_forward, library.mlp_backward
+        self._forward, self._backward, self._act = library.mlp_forward, library.mlp_backward, library.mlp_act
         self.spare: dict[int, list[Tensor]] = {}  # by size: activations that a backward pass is done with, still in
         # the cache; the next pass writes there, as fresh memory would travel through it
         self.record: list[Callable[[], Any]] | None = None  # calls are noted here while an update is recorded
@@ -53,6 +53,9 @@ class Kernels:
         self._backward(*args)
         if self.record is not None:
             self.record.append(functools.partial(self._backward, *args))
+
+    def act(self, *args: Any) -> None:
+        self._act(*args)
 
     def threads(self, n: int) -> None:
         """Share out the networks of a stack among n threads of this process."""
@@ -90,8 +93,10 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
     of_x = [ctypes.POINTER(Stack), size, pointer, size, size]
     library.mlp_forward.argtypes = [*of_x, pointer, pointer]
     library.mlp_backward.argtypes = [*of_x, pointer, pointer, pointer, pointer]
+    library.mlp_act.argtypes = [ctypes.POINTER(Stack), pointer, pointer]
     library.mlp_threads.argtypes = [size]
-    library.mlp_forward.restype = library.mlp_backward.restype = library.mlp_threads.restype = None
+    for function in (library.mlp_forward, library.mlp_backward, library.mlp_act, library.mlp_threads):
+        function.restype = None
     return Kernels(library)
 
 

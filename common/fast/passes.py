@@ -9,6 +9,7 @@ What the compiled form cannot do raises or is computed by another form; it never
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -104,6 +105,25 @@ def _forward(net: Layers, x: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
     kept = 0 if hidden is None else hidden.data_ptr()
     kernels.forward(net.stack, batch, x.data_ptr(), x.stride(0), x.stride(1), kept, out.data_ptr())
     return out, hidden
+
+
+def act(net: Layers, x: np.ndarray) -> np.ndarray | None:
+    """The stack's output (S, N, O) for one input of each network (S, N, I); None where no kernels do it.
+
+    Sums are in another order than in the passes, so that the last bits differ.
+    """
+    if not _compiled(net) or net.activation != "relu" or net.layer_norm:
+        return None
+    S, N, _ = net.flat.shape
+    if x.shape != (S, N, net.sizes[0]) or x.dtype != np.float32:
+        raise ValueError(
+            f"network {net.name or '?'}: input {x.shape} {x.dtype}; it takes (S, N, I) = ({S}, {N}, {net.sizes[0]}) "
+            "float32"
+        )
+    _check_memory(net)
+    x, out = np.ascontiguousarray(x), np.empty((S, N, net.sizes[-1]), np.float32)
+    net.kernels.act(net.stack, x.ctypes.data, out.ctypes.data)
+    return out
 
 
 def _check_memory(net: Layers) -> None:

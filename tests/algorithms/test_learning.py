@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from helpers import ALGORITHMS
 from helpers.toys import train
 
 import d3g
@@ -45,3 +46,7 @@ def test_it_finds_the_hill_and_stays_there(module, flags, least, tmp_path):
     run = train(module, tmp_path, [1, 2, 3], "DifferentialGame-1", **size, **flags)
     returns = [last_test_return(folder.progress) for folder in run.folders]
     assert min(returns) > least, returns
+
+
+def test_every_algorithm_has_to_learn_here():
+    assert {module.__name__ for module, *_ in CASES.values()} == set(ALGORITHMS)

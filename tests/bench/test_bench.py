@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
+from helpers import ALGORITHMS, ROOT
 from helpers.toys import Toy, make_agents, make_batch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -213,3 +213,7 @@ def test_a_usage_error_is_one_line_and_status_2(argv, word, capsys):
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("bench: ") and word in line
+
+
+def test_every_algorithm_is_measured():
+    assert {case.module.__name__ for case in updates.CASES.values()} == {*ALGORITHMS}

@@ -1,5 +1,6 @@
 """The compiled kernels against float64, and how they come to be."""
 
+import importlib
 import json
 import os
 import shutil
@@ -10,15 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import ALGORITHMS
 from helpers.checks import compiled
 from helpers.toys import Toy, make_agents, make_batch, parameters
 from torch import Tensor
 
-import d3g
-import i2q_ddpg
-import i2q_expectile
-import iddpg
-import mbpo_baseline
+from common.agents import Actor
 from common.fast import kernels
 from common.nets import MLP
 from common.seeding import Streams
@@ -314,16 +312,91 @@ def test_a_disk_that_is_full_while_compiling_leaves_nothing_half_written(cache, 
     assert {path.suffix for path in set(cache.iterdir()) - set(before)} <= {".lock"}
 
 
-@pytest.mark.parametrize("module", [i2q_ddpg, iddpg, mbpo_baseline, i2q_expectile, d3g], ids=lambda m: m.__name__)
-def test_an_update_computed_by_kernels_is_that_of_pytorch(module, monkeypatch):
-    env, agents = Toy([1, 2]), {}
+@pytest.mark.parametrize("name", sorted({*ALGORITHMS} - {"ippo"}))  # whose update takes a rollout
+def test_an_update_computed_by_kernels_is_that_of_pytorch(name):
+    module, env, agents = importlib.import_module(name), Toy([1, 2]), {}
     for path, library in {"eager": None, "compiled": compiled()}.items():
-        monkeypatch.setattr(MLP, "kernels", library)
         agents[path], cfg = make_agents(module, env, hid=24)
+        agents[path].use(library)
         for turn in range(4):
             module.update(agents[path], make_batch(env, B=20, seed=turn), cfg)
     for row in range(2):
         eager, fast = (parameters(agents[path], row) for path in ("eager", "compiled"))
         assert eager.keys() == fast.keys()
-        for name in eager:  # four steps of at most .001: an error in a gradient would show in the third digit of a step
-            np.testing.assert_allclose(fast[name], eager[name], atol=2e-6)
+        for part in eager:  # four steps of at most .001: an error in a gradient would show in the third digit of a step
+            np.testing.assert_allclose(fast[part], eager[part], atol=2e-6)
+    assert any(
+        (parameters(agents["eager"], 0)[part] != parameters(agents["compiled"], 0)[part]).any() for part in eager
+    )
+
+
+# The same bits on every CPU
+
+
+ACTS = """
+import sys
+import numpy as np
+import torch
+from common.agents import Actor
+from common.fast import kernels
+from common.nets import MLP
+from common.agents import Actor
+from common.seeding import Streams
+
+native, differ = kernels.load(), 0
+for sizes in [(6, 256, 256, 3), (3, 256, 1), (8, 64, 4), (9, 33, 31, 7), (5, 250, 1), (1, 8, 1), (2, 6), (13, 10, 9)]:
+    net = MLP.glorot(sizes, Streams(range(2), "weights"), np.full(3, sizes[0]), np.full(3, sizes[-1]))
+    for bias in net.biases:
+        bias.copy_(torch.rand(bias.shape, generator=torch.Generator().manual_seed(1)))
+    actor, rng = Actor(net), np.random.default_rng(0)
+    for _ in range(10):
+        x = rng.normal(size=(2, 3, sizes[0])).astype(np.float32)
+        net.kernels = None
+        numpy = actor(x)
+        net.kernels = native
+        differ += int((actor(x) != numpy).sum())
+print(differ)
+"""
+
+
+def python(*argv: str, **environ: str) -> str:
+    """What a Python of its own prints."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+    return subprocess.run([sys.executable, *argv], cwd=ROOT, env=env, capture_output=True, text=True, check=True).stdout
+
+
+def on_x86() -> None:
+    if not {"avx2", "fma"} <= set(kernels._instructions().split()):
+        pytest.skip("an x86 CPU with AVX2 is needed")
+
+
+def test_acting_sums_as_numpy_does_on_most_cpus(native):
+    on_x86()
+    assert python("-c", ACTS, OPENBLAS_CORETYPE="Haswell").split()[-1] == "0"
+
+
+@pytest.mark.parametrize("sizes", [(6, 32, 32, 3), (3, 40, 1)])
+def test_acting_equals_the_networks_pass_up_to_rounding(sizes, native):
+    one, double = pair(*sizes)
+    x = np.random.default_rng(0).normal(size=(2, 2, sizes[0])).astype(np.float32)
+    with torch.no_grad():
+        expected = double(torch.from_numpy(x)[:, :, None].double())[:, :, 0].numpy()
+    np.testing.assert_allclose(Actor(one)(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_acting_on_an_observation_of_another_shape_is_refused(native):
+    one, _ = pair(6, 8, 3)
+    with pytest.raises(ValueError, match=r"input \(2, 2, 5\) float32; it takes \(S, N, I\) = \(2, 2, 6\) float32"):
+        Actor(one)(np.zeros((2, 2, 5), np.float32))
+
+
+def test_a_compiled_run_has_the_same_bits_whatever_code_its_libraries_choose_for_the_cpu(native, tmp_path):
+    """numpy's products and MKL's tanh choose theirs; the first acts, the second squashes policies and models."""
+    on_x86()
+    flags = "--env DifferentialGame-2 --epochs 1 --steps_per_epoch 300 --start_steps 50 --update_after 50 --updates 20"
+    flags += " --num_test_episodes 2 --threads 1 --num_runs 1 --compile on --exp_name x --data_dir"
+    choices = [{}, {"OPENBLAS_CORETYPE": "Prescott", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}]
+    for k, environ in enumerate(choices):
+        python("i2q_ddpg.py", *flags.split(), str(tmp_path / str(k)), **environ)
+    policies = [(tmp_path / str(k) / "x" / "x_s0" / "policy.safetensors").read_bytes() for k in range(2)]
+    assert policies[0] == policies[1]
