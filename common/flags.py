@@ -51,6 +51,7 @@ class RunConfig:
     max_ep_len: Count = 1000  # steps after which a training episode is truncated
     test_ep_len: Count = 1000  # steps after which a test episode is truncated
     save_freq: Count = 1  # epochs between checkpoints
+    keep: Natural = 0  # epochs between copies of all networks that are kept, in networks/<step>.safetensors; 0: none
     device: str = "cpu"  # where to train: cpu, cuda, cuda:1
     threads: int = 0  # threads of this process; 0: those that the run began with, at first cores / ranks per host
     compile: Literal["auto", "on", "off"] = "auto"  # kernels compiled for this CPU; auto: where a C++ compiler is found

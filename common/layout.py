@@ -2,7 +2,8 @@
 
     <data_dir>/<experiment>/<experiment>_s<seed>/   config.json  progress.txt  policy.safetensors  checkpoint/
 
-`python -m games.ideal_values` adds ideal_values.txt.
+--keep adds networks/<step>.safetensors; `python -m games.ideal_values` adds ideal_values.txt, `python -m games.trap`
+trap.txt.
 """
 
 import errno
@@ -18,12 +19,12 @@ import numpy as np
 from common.errors import UsageError
 
 CONFIG, PROGRESS, POLICY, CHECKPOINT = "config.json", "progress.txt", "policy.safetensors", "checkpoint"
-IDEAL_VALUES = "ideal_values.txt"
+NETWORKS, IDEAL_VALUES, TRAP = "networks", "ideal_values.txt", "trap.txt"
 
 # Settings in which a run and its continuation, or the seeds of one curve, may differ: how long it is, where it is kept,
 # and what computes the same numbers
 FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile", "record"}
-FREE |= {"stop_on_divergence", "tensorboard", "wandb", "versions"}
+FREE |= {"keep", "stop_on_divergence", "tensorboard", "wandb", "versions"}
 
 LATER = {"batches": "apart"}  # flags that older runs do not have, and what these runs did
 

@@ -22,7 +22,7 @@ from common.fast.kernels import Kernels
 from common.fast.record import Plain, Recorded, Update
 from common.fast.recorders import cuda_graph, operations
 from common.folder import Folder, Usage
-from common.layout import POLICY, one_line
+from common.layout import NETWORKS, POLICY, one_line
 from common.log import Log, summary
 from common.ranks import Ranks
 from common.signals import Signals, Stopped
@@ -146,6 +146,14 @@ class Run:
                 write_atomic(folder.path / POLICY, save(self.parts["agents"].policy(row)))
                 folder.checkpoints.save(step, state, self.parts.get("replay"), row)
 
+    def _keep(self, row: int, step: int) -> None:
+        """Put a copy of one seed's networks beside its checkpoints, which are overwritten."""
+        parts = self.parts["agents"].state_dict(row)
+        networks = {name: part.detach().cpu().numpy() for name, part in parts.items() if name.endswith(".flat")}
+        path = self.folders[row].path / NETWORKS / f"{step}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, save(networks))
+
     def _states(self, step: int) -> list[dict[str, Any]]:
         """The state of every part, by row. Raises UsageError or SeedFailure where it must not be saved."""
         self._check_losses(step)
@@ -228,6 +236,8 @@ class Run:
             columns |= {"TotalEnvInteracts": step, **log, "Time": seconds}
             with files():
                 folder.append(columns)
+                if self.config.keep and columns["Epoch"] % self.config.keep == 0:
+                    self._keep(row, step)
                 for writer in self.writers[row]:
                     writer.add(columns, step)
             line = (

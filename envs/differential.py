@@ -18,20 +18,23 @@ RADIUS = {1: 0.10, 2: 0.12, 3: 0.25, 4: 0.38, 5: 0.51}  # m, the radius of the h
 STEP = 0.1  # how far a full action moves its coordinate
 
 
-def reward(x: np.ndarray) -> np.ndarray:
-    """r(x) for x (..., n): a narrow hill at the centre inside a wide and low ring.
+def length(x: np.ndarray) -> np.ndarray:
+    """l = sqrt(2/n sum_i x_i^2) of x (..., n)."""
+    return np.sqrt(2.0 / x.shape[-1] * np.square(x).sum(-1))
 
-    l = sqrt(2/n sum_i x_i^2)
+
+def reward(x: np.ndarray) -> np.ndarray:
+    """r(x) for x (..., n): a narrow hill at the centre inside a wide and low ring; l is its length.
+
     r = .5 (cos(pi l / m) + 1)        l < m          the hill, at most 1
         0                             m <= l < .6
         .15 (cos(15 (l - .8)) + 1)    .6 <= l < 1    the ring, at most .3
         0                             1 <= l
     """
-    n = x.shape[-1]
-    length = np.sqrt(2.0 / n * np.square(x).sum(-1))
-    hill = 0.5 * (np.cos(np.pi * length / RADIUS[n]) + 1)
-    ring = 0.15 * (np.cos(15 * (length - 0.8)) + 1)
-    return np.where(length < RADIUS[n], hill, np.where((length >= 0.6) & (length < 1), ring, 0.0))
+    l, radius = length(x), RADIUS[x.shape[-1]]
+    hill = 0.5 * (np.cos(np.pi * l / radius) + 1)
+    ring = 0.15 * (np.cos(15 * (l - 0.8)) + 1)
+    return np.where(l < radius, hill, np.where((l >= 0.6) & (l < 1), ring, 0.0))
 
 
 class DifferentialGame(VectorEnv):

@@ -1,0 +1,91 @@
+"""What the program about the ring measures, by hand, and on a run."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.toys import train
+from safetensors.numpy import load_file, save_file
+
+import i2q_ddpg
+from common.checkpoint import CHUNK
+from common.nets import MLP
+from common.seeding import Streams
+from envs.differential import RADIUS, length
+from games.trap import Snapshot, at_distance, main, shares
+
+CONFIG = {"hid": 6, "l": 1, "forward": "bounded"}
+
+
+@pytest.fixture
+def snapshot(tmp_path) -> Snapshot:
+    """Three agents: Q is 7, pi stays, f moves everything inward by a full move."""
+    nets = {}
+    for name, n_in, n_out in (("pi", 3, 1), ("q", 4, 1), ("f_net", 4, 3)):
+        net = MLP.glorot((n_in, 6, n_out), Streams([0], "weights"), np.full(3, n_in), np.full(3, n_out))
+        net.flat.detach().zero_()
+        nets[name] = net
+    nets["q"].biases[-1].fill_(7)
+    first, last = nets["f_net"].weights
+    for j in range(3):  # f = tanh(-1000 (relu(x) - relu(-x)))
+        first[..., j, j], first[..., 3 + j, j] = 1, -1
+        last[..., j, j], last[..., j, 3 + j] = -1000, 1000
+    path = tmp_path / "0.safetensors"
+    save_file({f"{name}.flat": net.flat.detach()[0].numpy() for name, net in nets.items()}, path)
+    return Snapshot(path, CONFIG, 3)
+
+
+def test_models_that_move_everything_inward_agree_and_measure_one(snapshot):
+    value, inward, apart = snapshot.measure(at_distance(0.8, 3))
+    assert value == pytest.approx(7)
+    assert inward == pytest.approx(1, abs=0.01)
+    assert apart == pytest.approx(0, abs=1e-3)
+
+
+def test_a_model_that_differs_is_so_many_moves_apart(snapshot):
+    snapshot.nets["f_net"].weights[-1][0, 2].zero_()  # agent 2's model stays where it is
+    _, inward, apart = snapshot.measure(at_distance(0.8, 3))
+    assert inward == pytest.approx(2 / 3, abs=0.01)
+    assert apart == pytest.approx((0 + 2 * np.sqrt(3)) / 3, abs=0.02)  # pairs (0, 1), (0, 2), (1, 2)
+
+
+def test_states_lie_at_their_distance():
+    np.testing.assert_allclose(length(at_distance(0.05, 3)), 0.05)
+    assert (np.abs(at_distance(0.8, 3)) <= 1).all()
+
+
+def test_the_share_on_the_hill_is_that_of_an_epochs_transitions(tmp_path):
+    rows = np.ones((3, CHUNK, 9), np.float32)
+    rows[:, :2500, :3] = RADIUS[3] / np.sqrt(2) * 0.99  # l = sqrt(2/3 3 x^2)
+    rows[:, 2500:5000, :3] = RADIUS[3] / np.sqrt(2) * 1.01
+    save_file({"rows": rows}, tmp_path / "replay_000001.safetensors")
+    found = shares(tmp_path, 3, np.array([CHUNK, 2 * CHUNK]))
+    assert np.isnan(found[0]) and found[1] == 0.25
+
+
+def test_a_run_that_keeps_its_networks_is_measured_and_its_table_stays(tmp_path, capsys):
+    size = {"steps_per_epoch": 60, "epochs": 2, "start_steps": 10, "update_after": 10, "updates": 2, "hid": 8}
+    run = train(i2q_ddpg, tmp_path / "runs", [0], "DifferentialGame-2", **size, num_test_episodes=1, keep=1)
+    folder = run.folders[0].path
+    kept = sorted(path.name for path in (folder / "networks").iterdir())
+    assert kept == ["120.safetensors", "60.safetensors"]
+    assert {"pi.flat", "q.flat", "qss.flat", "f_net.flat"} <= load_file(folder / "networks" / kept[0]).keys()
+    last = run.parts["agents"].q.flat.detach()[0]
+    assert torch.equal(torch.from_numpy(load_file(folder / "networks" / kept[0])["q.flat"]), last)
+
+    picture = tmp_path / "trap.png"
+    assert main([str(tmp_path / "runs"), "--out", str(picture)]) == 0
+    table = (folder / "trap.txt").read_text()
+    assert len(table.splitlines()) == 3 and "nan" not in table.split("\n")[1].split("\t")[3:]
+    (folder / "checkpoint").rename(tmp_path / "gone")
+    (folder / "networks").rename(tmp_path / "gone too")
+    assert main([str(tmp_path / "runs"), "--out", str(picture)]) == 0
+    assert (folder / "trap.txt").read_text() == table
+    (folder / "trap.txt").unlink()
+    assert main([str(tmp_path / "runs"), "--out", str(picture)]) == 2
+    assert "train with --keep 1" in capsys.readouterr().err
+
+
+def test_a_run_of_another_task_is_refused(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"env": "2x3HalfCheetah"}')
+    assert main([str(tmp_path), "--out", str(tmp_path / "x.png")]) == 2
+    assert "this is about DifferentialGame-n" in capsys.readouterr().err
