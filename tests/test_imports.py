@@ -19,7 +19,7 @@ MAY = {
     "games": {"common", "curves", "envs", "games"},
     "examples": {"common", "envs"},
     "smac": {"common", "common.fast", "envs", "smac"},
-    "bench": {"algorithm", "bench", "common", "common.fast", "envs"},  # measures them all
+    "bench": {"algorithm", "bench", "common", "common.fast", "envs", "smac"},  # measures them all
     "plot": {"common", "curves", "paper"},
     "watch": {"common", "envs"},
     "sweep": {"common", "curves"},

@@ -5,8 +5,9 @@ import pytest
 import torch
 from helpers.recurrent import played
 
+from bench import recurrent_naive as naive
 from common.errors import UsageError
-from smac import envs, iql, naive
+from smac import envs, iql
 from smac.common.replay import EpisodeReplay
 
 

@@ -21,9 +21,10 @@ from helpers.recurrent import (
     rows_of,
 )
 
+from bench import recurrent_naive as naive
 from common import checkpoint
 from common.run import Run
-from smac import envs, naive
+from smac import envs
 from smac.common.play import NOTHING, Memory, epsilon
 
 all_learners = pytest.mark.parametrize("module, flags", LEARNERS, ids=IDS)

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from bench.recurrent_naive import Agent
 from common.seeding import Streams
 from smac.common.nets import Recurrent, unroll
 from smac.common.optim import RMSprop
-from smac.naive import Agent
 
 S, N, B, T, SIZES = 2, 3, 5, 7, (6, 8, 4)
 RUNNING = (5, 5, 4, 2, 2, 1, 1)

@@ -1,6 +1,6 @@
 """The measurements run, and compare what is the same."""
 
-from smac import bench
+from bench import recurrent as bench
 
 
 def test_every_learner_is_measured_against_its_naive_update():

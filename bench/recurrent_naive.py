@@ -1,7 +1,7 @@
 """Updates as PyMARL writes them: a module per agent, stepped through time by Python, everything padded.
 
-The yardstick of smac/bench.py, and what the tests hold the stacked updates against: plain torch.nn, torch.optim and
-autograd, one agent at a time. Each class is one agent.
+The yardstick of bench/recurrent.py, and what the tests hold the stacked updates against: plain torch.nn, torch.optim
+and autograd, one agent at a time. Each class is one agent.
 """
 
 from typing import Any

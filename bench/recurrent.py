@@ -1,7 +1,7 @@
-"""How fast the recurrent learners are on one core of this machine: python smac/bench.py [--quick]
+"""How fast the recurrent learners are on one core of this machine: python -m bench.recurrent [--quick]
 
 update     ms of one update at 5 agents, 32 episodes of 10 to 30 steps, 80 numbers seen and 11 actions, against the
-           naive module-per-agent update of smac/naive.py: processor time, in turns, best of several
+           naive module-per-agent update of bench/recurrent_naive.py: processor time, in turns, best of several
 task       environment steps a second, acting included, of the tasks that are installed
 hours      for a million steps of smax:2s3z: steps and updates at its mean length, one update an episode, and one per 8
 memory     of the replay, per seed, for 5000 episodes
@@ -12,17 +12,15 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started from here: imports begin above
 
 import numpy as np
 import torch
 
+from bench import recurrent_naive as naive
 from common.fast import kernels
-from smac import d3g_discrete, envs, i2q_drqn, iql, naive
+from smac import d3g_discrete, envs, i2q_drqn, iql
 from smac.common.play import Memory
 from smac.common.replay import EpisodeReplay
 
@@ -149,7 +147,7 @@ def memory_of(n_agents: int, n_obs: int, n_act: int, longest: int) -> tuple[floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="smac/bench.py", description=__doc__.splitlines()[0])  # pyright: ignore
+    parser = argparse.ArgumentParser(prog="python -m bench.recurrent", description=__doc__.splitlines()[0])  # pyright: ignore
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: half a minute, and rougher")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
