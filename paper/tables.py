@@ -23,6 +23,7 @@ ON_GAME = {
     "I2Q, rule 1, lambda 1": f"{I2Q} --rule 1",
     "I2Q, rule 1, lambda 1, shared batches": f"{I2Q} --rule 1 --batches shared",
     "I2Q, released rule, lambda 1": f"{I2Q} --rule released",
+    "expectile I2Q, form b7": "i2q_expectile --form b7",
     "D3G": D3G,
     "IPPO": "ippo",
     **REFERENCES,
