@@ -1,4 +1,4 @@
-"""Play a trained run: python smac/watch.py data/NAME/NAME_s0 [--episodes K]
+"""Play a trained run, or film it: python smac/watch.py data/NAME/NAME_s0 [--episodes K] [--video FILE.mp4]
 
 Prints every step of greedy episodes: what each agent does, what the team is paid, and how the game stands (of SMAX:
 positions and health of all units). The agents are those of the run's last checkpoint.
@@ -17,8 +17,12 @@ import numpy as np
 
 from common.checkpoint import Checkpoints, Damaged
 from common.errors import UsageError
+from common.film import Film
 from smac import envs
+from smac.common.picture import draw
 from smac.common.play import Memory
+
+FPS = 5  # steps of a game per second of film
 
 
 def load(run: Path, seed: int) -> tuple[envs.MaskedEnv, Any, int]:
@@ -42,11 +46,14 @@ def load(run: Path, seed: int) -> tuple[envs.MaskedEnv, Any, int]:
     return env, agents, cfg.rnn_hid
 
 
-def play(env: envs.MaskedEnv, agents: Any, hid: int) -> tuple[float, int, float]:
-    """One greedy episode, printed: its return, length, and whether it was won."""
+def play(env: envs.MaskedEnv, agents: Any, hid: int, film: Film | None) -> tuple[float, int, float]:
+    """One greedy episode, printed and filmed: its return, length, and whether it was won."""
     env.reset()
     memory, over = Memory(env, hid, "cpu"), False
     print(f"   0  {env.describe()}")
+    start = env.units() if film else None
+    if film and start:
+        film.add(draw(start, start, np.full(env.n_agents, -1), f"{env.name}, step 0"))
     while not over:
         act = memory.values([agents], env).argmax(-1)
         rew, terminated, truncated = env.step(act)
@@ -54,31 +61,49 @@ def play(env: envs.MaskedEnv, agents: Any, hid: int) -> tuple[float, int, float]
         does = ", ".join(env.action_name(int(a)) for a in act[0, :, 0])
         print(f"{env.t[0, 0]:4}  {does}  ->  reward {rew[0, 0]:.2f}  {env.describe()}", flush=True)
         over = bool(terminated[0, 0] or truncated[0, 0])
+        if film and start:
+            film.add(draw(env.units(), start, env.target(act[0, :, 0]), f"{env.name}, step {env.t[0, 0]}"))
     return float(env.ret[0, 0]), int(env.t[0, 0]), float(env.won[0, 0])
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="smac/watch.py", description="Play the agents of a recurrent run.")
+    parser = argparse.ArgumentParser(prog="smac/watch.py", description="Play the agents of a run, or film them.")
     parser.add_argument("run", type=Path, metavar="RUNDIR", help="folder of one seed: data/NAME/NAME_s0")
     parser.add_argument("--episodes", type=int, default=1, metavar="K", help="how many to play (default 1)")
+    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="film places, health and targets of all units")
     parser.add_argument("--seed", type=int, default=0, help="of the environment (default 0)")
     args = parser.parse_args(argv)
     for name, low in (("episodes", 1), ("seed", 0)):
         if getattr(args, name) < low:
             parser.error(f"--{name} {getattr(args, name)}: at least {low}")
     try:
-        env, agents, hid = load(args.run, args.seed)
+        watch(args)
     except UsageError as error:
         print(f"smac/watch.py: {error}", file=sys.stderr)
         return 2
-    played = []
-    for k in range(args.episodes):
-        ret, length, won = play(env, agents, hid)
-        played.append((ret, won))
-        print(f"episode {k + 1}: return {ret:.2f}, length {length}{', won' if won == 1 else ''}")
-    ret, won = np.mean(played, axis=0)
-    print(f"mean of {args.episodes}: return {ret:.2f}, won {won:.2f}")
     return 0
+
+
+def watch(args: argparse.Namespace) -> None:
+    """Print, and film if `video`, so many episodes, and their mean."""
+    env, agents, hid = load(args.run, args.seed)
+    film, whole = Film(args.video) if args.video else None, False
+    try:
+        if film:
+            film.fps = FPS
+        played = []
+        for k in range(args.episodes):
+            ret, length, won = play(env, agents, hid, film)
+            played.append((ret, won))
+            print(f"episode {k + 1}: return {ret:.2f}, length {length}{', won' if won == 1 else ''}")
+        ret, won = np.mean(played, axis=0)
+        print(f"mean of {args.episodes}: return {ret:.2f}, won {won:.2f}")
+        whole = True
+    finally:
+        if film:
+            film.close(keep=whole)
+    if film:
+        print(f"film: {film.path}")
 
 
 if __name__ == "__main__":

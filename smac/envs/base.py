@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UsageError
+from smac.common.picture import Units
 
 
 class MaskedEnv:
@@ -112,6 +113,14 @@ class MaskedEnv:
     def describe(self, row: int = 0, copy: int = 0) -> str:
         """One line on how the game stands, for watching."""
         raise NotImplementedError
+
+    def units(self, row: int = 0, copy: int = 0) -> Units:
+        """Where all units stand, for pictures. Raises UsageError where a task does not tell."""
+        raise UsageError(f"{self.name} does not tell where its units stand, so there is no picture of it")
+
+    def target(self, act: np.ndarray) -> np.ndarray:
+        """The number of the enemy that each of these actions attacks, negative where it attacks none."""
+        return np.full(act.shape, -1)
 
     def action_name(self, act: int) -> str:
         return str(act)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from smac.common.picture import Units
 from smac.envs.base import MaskedEnv
 
 
@@ -76,6 +77,14 @@ class FocusFire(MaskedEnv):
     def describe(self, row: int = 0, copy: int = 0) -> str:
         standing = "".join("x" if enemy else "." for enemy in self.enemies[row, copy])
         return f"health {self.health[row, copy].tolist()}  enemies {standing}"
+
+    def units(self, row: int = 0, copy: int = 0) -> Units:
+        n = self.n_agents
+        place = np.array([[0.0, n / 2 - i] for i in range(n)] + [[n, n / 2 + 0.5 - i] for i in range(n + 1)])
+        return Units(place, np.concatenate([self.health[row, copy], self.enemies[row, copy]]).astype(float), n)
+
+    def target(self, act: np.ndarray) -> np.ndarray:
+        return act - 2
 
     def action_name(self, act: int) -> str:
         return ("nothing", "hold")[act] if act < 2 else f"shoot {act - 2}"

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UsageError
+from smac.common.picture import Units
 from smac.envs.base import MaskedEnv
 
 SCALE = 10.0  # of rewards, as JaxMARL's own Q-learners have it: SMAC's best return is 20, SMAX's 2
@@ -79,10 +80,12 @@ class Smax(MaskedEnv):
         for k, leaf in enumerate(self.leaves[row]):
             leaf[copy] = state[f"leaf{k}"]
 
-    def units(self, row: int = 0, copy: int = 0) -> dict[str, np.ndarray]:
-        """Positions (U, 2), health (U,) and last targets (U,) of all units, allies first, as the game has them."""
+    def units(self, row: int = 0, copy: int = 0) -> Units:
         state = self.jax.tree.unflatten(self.tree, [np.array(leaf)[copy] for leaf in self.leaves[row]]).state
-        return {"position": state.unit_positions, "health": state.unit_health, "target": state.prev_attack_actions}
+        return Units(np.asarray(state.unit_positions), np.asarray(state.unit_health), self.n_agents)
+
+    def target(self, act: np.ndarray) -> np.ndarray:
+        return act - 5
 
     def table(self) -> str:
         n, enemies = self.n_agents, self.game.num_enemies
@@ -98,7 +101,7 @@ class Smax(MaskedEnv):
         units, n = self.units(row, copy), self.n_agents
         texts = [
             f"({x:.1f} {y:.1f}) {health:.0f}" if health > 0 else "dead"
-            for (x, y), health in zip(units["position"], units["health"])
+            for (x, y), health in zip(units.place, units.health)
         ]
         return f"allies {', '.join(texts[:n])}  enemies {', '.join(texts[n:])}"
 

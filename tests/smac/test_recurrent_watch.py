@@ -1,9 +1,12 @@
-"""Watching a run: the greedy episodes of its last checkpoint, printed."""
+"""Watching a run: the greedy episodes of its last checkpoint, printed and filmed."""
 
+import numpy as np
 import pytest
 from helpers.recurrent import IDS, LEARNERS, command
 
 from smac import iql, watch
+from smac.common.picture import Units, draw
+from smac.envs import focusfire
 
 
 @pytest.mark.parametrize("module, flags", LEARNERS, ids=IDS)
@@ -28,3 +31,40 @@ def test_a_folder_that_is_no_such_run_is_one_line(tmp_path, data_dir, capsys):
     capsys.readouterr()
     assert watch.main([str(config.parent)]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def colours(picture: np.ndarray, colour: str) -> int:
+    """How many pixels of a picture have this colour."""
+    return int((picture == np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])).all(-1).sum())
+
+
+def test_a_picture_shows_places_teams_health_and_targets():
+    place = np.array([[0.0, 0.0], [0.0, 2.0], [4.0, 1.0]])
+    alive, dead = Units(place, np.array([2.0, 2, 2]), 2), Units(place, np.array([2.0, 1, 0]), 2)
+    all_stand = draw(alive, alive, np.array([-1, -1]), "")
+    assert all_stand.shape == (480, 480, 3)
+    assert 1.8 < colours(all_stand, "#0072B2") / colours(all_stand, "#D55E00") < 2.2  # two discs and one
+    some = draw(dead, alive, np.array([-1, -1]), "")
+    assert colours(some, "#D55E00") < 0.5 * colours(all_stand, "#D55E00")  # a cross
+    assert colours(some, "#009E73") == pytest.approx(0.5 * colours(all_stand, "#009E73"), rel=0.1)  # 1.5 bars of 3
+    assert (draw(dead, alive, np.array([0, -1]), "") != some).sum() > 500  # a line to the target
+
+
+def test_an_episode_is_filmed(data_dir, capsys, tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    assert command(iql, data_dir, epochs=1) == 0
+    film = tmp_path / "film.mp4"
+    capsys.readouterr()
+    assert watch.main([str(data_dir / "x" / "x_s0"), "--video", str(film)]) == 0
+    steps = int(capsys.readouterr().out.split("length ")[1].split("\n")[0].split(",")[0])
+    frames, _ = ffmpeg.count_frames_and_secs(str(film))
+    assert frames == steps + 1
+
+
+def test_a_game_that_does_not_tell_where_its_units_stand_is_refused(data_dir, capsys, tmp_path, monkeypatch):
+    pytest.importorskip("imageio_ffmpeg")
+    assert command(iql, data_dir, epochs=1) == 0
+    monkeypatch.delattr(focusfire.FocusFire, "units")
+    assert watch.main([str(data_dir / "x" / "x_s0"), "--video", str(tmp_path / "film.mp4")]) == 2
+    assert "no picture of it" in capsys.readouterr().err
+    assert not list(tmp_path.glob("film*"))

@@ -1,0 +1,47 @@
+"""Films of what a program draws, frame by frame. Needs the extra `video`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UsageError
+
+
+class Film:
+    """An H.264 film of (H, W, 3) uint8 frames. It is written beside `path` and takes its name when whole."""
+
+    def __init__(self, path: Path) -> None:
+        """UsageError where the film could not be written."""
+        if path.suffix != ".mp4" or path.is_dir():
+            raise UsageError(f"--video {path}: name a file that ends in .mp4")
+        try:
+            import imageio_ffmpeg
+        except ImportError:
+            raise UsageError("--video needs imageio-ffmpeg: .venv/bin/python -m pip install '.[video]'") from None
+        self.path, self.fps, self.part = path, 25, path.with_suffix(f".{os.getpid()}.part.mp4")
+        self.write_frames = imageio_ffmpeg.write_frames
+        self.writer: Any = None  # a generator that takes frames; the first frame gives the size, so starts it
+        try:
+            self.part.touch()
+        except OSError as error:
+            raise UsageError(f"--video {path}: cannot be written ({error.strerror}); name another place") from None
+
+    def add(self, frame: np.ndarray) -> None:
+        if self.writer is None:
+            height, width = frame.shape[:2]
+            self.writer = self.write_frames(str(self.part), (width, height), fps=self.fps, macro_block_size=2)
+            try:
+                self.writer.send(None)
+            except (OSError, RuntimeError) as error:  # there is no ffmpeg
+                raise UsageError(f"--video {self.path}: {' '.join(str(error).split())}") from None
+        self.writer.send(np.ascontiguousarray(frame))
+
+    def close(self, keep: bool) -> None:
+        """End the film: under its own name if `keep`, else leave nothing."""
+        if self.writer is not None:
+            self.writer.close()
+        if keep:
+            self.part.replace(self.path)
+        self.part.unlink(missing_ok=True)
