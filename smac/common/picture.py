@@ -34,8 +34,8 @@ def draw(units: Units, start: Units, targets: np.ndarray, title: str, side: int 
         axes.plot(*units.place[team & alive].T, "o", color=colour, ms=9)
         axes.plot(*units.place[team & ~alive].T, "x", color=colour, ms=6)
     for (x, y), left in zip(units.place[alive], (units.health / np.maximum(start.health, 1e-9))[alive]):
-        start, width, y = x - 0.06 * half, 0.12 * half, y + 0.07 * half
-        axes.plot([start, start + width], [y, y], color="#dddddd", lw=3, solid_capstyle="butt")
-        axes.plot([start, start + width * left], [y, y], color="#009E73", lw=3, solid_capstyle="butt")
+        begin, width, above = x - 0.06 * half, 0.12 * half, y + 0.07 * half
+        axes.plot([begin, begin + width], [above, above], color="#dddddd", lw=3, solid_capstyle="butt")
+        axes.plot([begin, begin + width * left], [above, above], color="#009E73", lw=3, solid_capstyle="butt")
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]

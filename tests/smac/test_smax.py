@@ -59,7 +59,7 @@ def test_random_play_dies_loses_and_is_paid_for_damage_alone():
     for _ in range(60):
         before = env.t.copy()
         rew, terminated, truncated = env.step(np.where(env.avail, rng.random(env.avail.shape), -1).argmax(-1))
-        health = np.stack([env.units(0, k).health for k in range(8)])  # pyright: ignore
+        health = np.stack([env.units(0, k).health for k in range(8)])
         for k in np.flatnonzero((health[:, :3] <= 0).any(1)):
             for i in np.flatnonzero(health[k, :3] <= 0):
                 assert not env.obs[0, i, k].any() and env.avail[0, i, k].tolist() == [False] * 4 + [True] + [False] * 3
