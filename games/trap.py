@@ -15,6 +15,10 @@ ring (l = .8), at the centre (.05) and half-way between the hill's foot and the 
                 of them inward, -1 all outward
     Apart       |s'*_i - s'*_j|, the distance of two agents' proposals f_i(s, pi_i(s)), in full moves
 
+and over states that are uniform in the box
+
+    Stuck       share of agents whose policy does the same in all of them: a saturated tanh passes no gradient on
+
 The rows go to trap.txt in the run folder, and are taken from there where neither transitions nor networks are left.
 Nothing of this is in the paper.
 """
@@ -46,7 +50,7 @@ PANELS = [
     ("Gain", "V at the centre - V on the ring"),
     ("InwardHalfway", "half-way: f moves the others inward"),
     ("ApartHalfway", "half-way: distance of two proposals"),
-    ("ApartCentre", "centre: distance of two proposals"),
+    ("Stuck", "share of agents whose policy is stuck"),
 ]
 
 
@@ -86,6 +90,11 @@ class Snapshot:
         ]
         return float(self("q", obs, act).mean()), float(moves.swapaxes(1, 2)[others].mean()), float(np.mean(apart))
 
+    def stuck(self) -> float:
+        states = np.random.default_rng(0).uniform(-1, 1, (STATES, self.n))
+        act = np.tanh(self("pi", np.broadcast_to(states, (self.n, *states.shape))))
+        return float((act.std(1) < 1e-3).mean())
+
 
 def at_distance(l: float, n: int) -> np.ndarray:
     """States (STATES, n) of length l, uniform in direction; those that leave the box are put on its edge."""
@@ -109,13 +118,13 @@ def table_of(folder: Path) -> dict[str, np.ndarray]:
             return read_table(folder / TRAP)
         raise UsageError(f"{folder}: no checkpoint, no {NETWORKS}/ and no {TRAP}; train with --keep 1")
     table = {"TotalEnvInteracts": steps, "AverageTestEpRet": progress["AverageTestEpRet"], "Hill": hill}
+    paths = [kept / f"{step}.safetensors" for step in steps]
+    snapshots = [Snapshot(path, config, n) if path.exists() else None for path in paths]
     places = {"Ring": 0.8, "Halfway": (RADIUS[n] + 0.6) / 2, "Centre": 0.05}
     for place, l in places.items():
-        columns = [[np.nan] * 3 for _ in steps]
-        for k, step in enumerate(steps):
-            if (kept / f"{step}.safetensors").exists():
-                columns[k] = list(Snapshot(kept / f"{step}.safetensors", config, n).measure(at_distance(l, n)))
+        columns = [snapshot.measure(at_distance(l, n)) if snapshot else [np.nan] * 3 for snapshot in snapshots]
         table |= {f"{name}{place}": column for name, column in zip(("V", "Inward", "Apart"), np.array(columns).T)}
+    table["Stuck"] = np.array([snapshot.stuck() if snapshot else np.nan for snapshot in snapshots])
     write_table(folder / TRAP, list(table), list(table.values()))
     return table
 

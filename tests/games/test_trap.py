@@ -48,6 +48,15 @@ def test_a_model_that_differs_is_so_many_moves_apart(snapshot):
     assert apart == pytest.approx((0 + 2 * np.sqrt(3)) / 3, abs=0.02)  # pairs (0, 1), (0, 2), (1, 2)
 
 
+def test_a_policy_that_does_the_same_everywhere_is_stuck(snapshot):
+    assert snapshot.stuck() == 1  # they all stay
+    snapshot.nets["pi"].weights[0][0, 1].fill_(1)
+    snapshot.nets["pi"].weights[1][0, 1].fill_(1)
+    assert snapshot.stuck() == pytest.approx(2 / 3)
+    snapshot.nets["pi"].biases[1][0, 1].fill_(20)  # saturated
+    assert snapshot.stuck() == 1
+
+
 def test_states_lie_at_their_distance():
     np.testing.assert_allclose(length(at_distance(0.05, 3)), 0.05)
     assert (np.abs(at_distance(0.8, 3)) <= 1).all()
