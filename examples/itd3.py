@@ -7,7 +7,7 @@ Agent i sees its own o_i, acts a_i and shares the team's reward r. A prime marks
     pi      ascends  Q1(o, pi(o)), in every pi_every-th update; then the targets move too
 
 Paper: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods". It is no part of the
-I2Q paper, and we ship no curves of it.
+I2Q paper.
 
 python -m examples.itd3 --env DifferentialGame-3 --num_runs 4
 """

@@ -27,6 +27,7 @@ LAB = (
     Part(1, (GAME,), (I2Q, f"{I2Q} --batches shared"), 8, 55),
     Part(1, (GAME,), (f"{I2Q} --lam 2", f"{I2Q} --lam 2 --batches shared"), 8, 55),
     Part(1, (GAME,), (f"{I2Q} --rule 1", f"{I2Q} --rule 1 --batches shared"), 8, 55),
+    Part(1, (GAME,), (f"{I2Q} --pi_lr 0.0001",), 8, 55),  # docs/trap.md: policies do not die
     Part(1, (CHEETAH,), (I2Q, IDDPG, MBPO), 10, 20),
     Part(1, (CHEETAH,), (D3G, RELEASED, f"{I2Q} --rule released"), 5, 20),
     Part(1, ROBOTS, (I2Q, IDDPG, MBPO, D3G), 3, 20),
