@@ -592,6 +592,37 @@ def test_a_diverged_update_fails_its_seed_and_is_never_saved(start, tmp_path, mo
     assert Checkpoints(folder(tmp_path, 1) / "checkpoint").steps() == [0]
 
 
+@pytest.fixture
+def seed_1_diverges(monkeypatch):
+    """From step 80 on the values of seed 1 pass what any return can be; all its numbers stay finite."""
+    update, count = i2q_ddpg.update, []
+
+    def diverging(agents: Any, batch: Any, cfg: Any) -> Any:  # compiled, it would be recorded and not run again
+        count.append(len(batch.obs) == 2)
+        if sum(count) == 8:  # of the second epoch
+            agents.q.flat.detach()[1] *= 1e4
+            agents.q_targ.flat.detach()[1] *= 1e4
+            agents.qss_targ.flat.detach()[1] *= 1e4
+        return update(agents, batch, cfg)
+
+    monkeypatch.setattr(i2q_ddpg, "update", diverging)
+
+
+def test_values_beyond_any_return_are_warned_of_once(start, seed_1_diverges):
+    status, _, err = start(**GAME, num_runs=2, compile="off")
+    assert status == 0
+    words = r"the mean QVals of a batch is .*, but no return can exceed .* over 1 - gamma\)"
+    assert re.fullmatch(rf"\[s1\] WARNING: step 80: {words}; training diverges\n", err)
+
+
+def test_with_stop_on_divergence_such_a_seed_ends_and_the_others_finish(start, tmp_path, seed_1_diverges):
+    status, out, err = start(**GAME, num_runs=2, compile="off", stop_on_divergence=True)
+    assert status == 1
+    assert re.fullmatch(r"\[s1\] failed: step 80: the mean QVals .*\n", err)
+    assert [len(rows(folder(tmp_path, seed))) for seed in (0, 1)] == [3, 1]
+    assert re.search(r"^ +1 +40 .*unfinished$", out, re.M)
+
+
 def test_a_loss_that_is_not_finite_is_named(start, monkeypatch):
     update = i2q_ddpg.update
 
