@@ -10,6 +10,7 @@ episode of 1,000 steps takes most of a minute; --steps 200 shows the gait in ten
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -111,9 +112,7 @@ def abreast(plays: Sequence[Iterator[np.ndarray]]) -> Iterator[np.ndarray]:
 
 def watch_abreast(args: argparse.Namespace) -> None:
     """Film an episode of each run, side by side from the same seed, and print their returns."""
-    film = Film(args.video)
-    whole = False
-    try:
+    with Film(args.video) as film:
         runs = [args.run, args.beside]
         games = [read_env(run, args) for run in runs]
         if len({env.name for env in games}) > 1:
@@ -130,17 +129,13 @@ def watch_abreast(args: argparse.Namespace) -> None:
                 print(
                     f"episode {k + 1}, {run.name}: return {episodes[-1][0]:.2f}, length {episodes[-1][1]}", flush=True
                 )
-        whole = True
-    finally:
-        film.close(keep=whole)
     print(f"film: {film.path}")
 
 
 def watch(args: argparse.Namespace) -> None:
     """Print each episode's return and length and their mean, and film them all if `video`."""
     film = Film(args.video) if args.video else None
-    whole = False
-    try:
+    with film or contextlib.nullcontext():
         env = read_env(args.run, args)
         policy = read_policy(args.run, env)
         if film:
@@ -154,10 +149,6 @@ def watch(args: argparse.Namespace) -> None:
             mean_return, mean_length = np.mean(played, axis=0)
             print(f"mean of {args.episodes}: return {mean_return:.2f}, length {mean_length:.1f}")
         env.close()
-        whole = True
-    finally:
-        if film:
-            film.close(keep=whole)
     if film:
         print(f"film: {film.path}")
 

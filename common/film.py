@@ -38,10 +38,13 @@ class Film:
                 raise UsageError(f"--video {self.path}: {' '.join(str(error).split())}") from None
         self.writer.send(np.ascontiguousarray(frame))
 
-    def close(self, keep: bool) -> None:
-        """End the film: under its own name if `keep`, else leave nothing."""
+    def __enter__(self) -> "Film":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the film: under its own name, or, where something was raised, leave nothing."""
         if self.writer is not None:
             self.writer.close()
-        if keep:
+        if kind is None:
             self.part.replace(self.path)
         self.part.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ positions and health of all units). The agents are those of the run's last check
 """
 
 import argparse
+import contextlib
 import importlib
 import json
 import sys
@@ -87,8 +88,8 @@ def main(argv: list[str] | None = None) -> int:
 def watch(args: argparse.Namespace) -> None:
     """Print, and film if `video`, so many episodes, and their mean."""
     env, agents, hid = load(args.run, args.seed)
-    film, whole = Film(args.video) if args.video else None, False
-    try:
+    film = Film(args.video) if args.video else None
+    with film or contextlib.nullcontext():
         if film:
             film.fps = FPS
         played = []
@@ -98,10 +99,6 @@ def watch(args: argparse.Namespace) -> None:
             print(f"episode {k + 1}: return {ret:.2f}, length {length}{', won' if won == 1 else ''}")
         ret, won = np.mean(played, axis=0)
         print(f"mean of {args.episodes}: return {ret:.2f}, won {won:.2f}")
-        whole = True
-    finally:
-        if film:
-            film.close(keep=whole)
     if film:
         print(f"film: {film.path}")
 

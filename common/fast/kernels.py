@@ -39,7 +39,7 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL):
         self.library = library
-        self._forward, self._backward, self._act = library.mlp_forward, library.mlp_backward, library.mlp_act
+        self._forward, self._backward, self.act = library.mlp_forward, library.mlp_backward, library.mlp_act
         self.spare: dict[int, list[Tensor]] = {}  # by size: activations that a backward pass is done with, still in
         # the cache; the next pass writes there, as fresh memory would travel through it
         self.record: list[Callable[[], Any]] | None = None  # calls are noted here while an update is recorded
@@ -53,9 +53,6 @@ class Kernels:
         self._backward(*args)
         if self.record is not None:
             self.record.append(functools.partial(self._backward, *args))
-
-    def act(self, *args: Any) -> None:
-        self._act(*args)
 
     def threads(self, n: int) -> None:
         """Share out the networks of a stack among n threads of this process."""
