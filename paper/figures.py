@@ -15,6 +15,9 @@ ROBOTS = (CHEETAH, "2-4HalfCheetah", "2x3Walker", "3x2Walker", "2x4Ant", "3x1Hop
 WHOLE = " + whole state"  # what a line's label ends with where others in its panel see less
 SHARED = " + shared batches"  # where others in its panel draw a batch for each agent
 I2Q, IDDPG, D3G, MBPO = "i2q_ddpg", "iddpg", "d3g", "mbpo_baseline"  # the last is I2Q with lambda = 0
+DRQN, IQL, DISCRETE_D3G = "smac.i2q_drqn", "smac.iql", "smac.d3g_discrete"
+MAPS = ("smax:8m", "smax:3s_vs_4z", "smax:2s3z", "smax:5m_vs_6m", "smax:3m")  # the paper's four, and an easy one
+SMAX = "--n_envs 8 --update_every 4"  # a quarter of PyMARL's updates, which take most of the time
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,14 @@ FIGURES = {
             (2, 3, 8),
         ),
         Figure(
+            "10",
+            "Micromanagement on SMAX, which is not StarCraft: games won",
+            MAPS,
+            {"I2Q": DRQN, "IQL": IQL, "D3G": DISCRETE_D3G},
+            (2, 3, 4),
+            ys=("TestWinRate",),
+        ),
+        Figure(
             "11",
             "Multi-Agent MuJoCo: what λ > 0 is worth",
             (CHEETAH, "2x3Walker", "2x4Ant", "3x1Hopper"),
@@ -206,6 +217,14 @@ FIGURES = {
             ys=("Performance", "Optimal"),
         ),
         Figure(
+            "16",
+            "Micromanagement on SMAX without a forward model: games won",
+            MAPS,
+            {"I2Q without f": f"{DRQN} --form no_f", "I2Q": DRQN, "IQL": IQL},
+            (2, 3, 4),
+            ys=("TestWinRate",),
+        ),
+        Figure(
             "trees",
             "100 random matrix games of five stages",
             ("trees",),
@@ -255,11 +274,15 @@ FIGURES = {
 
 REFERENCES = {"MADDPG (centralised, not in the paper)": "examples.maddpg"}  # what decentralisation costs
 
+PAPER_TABLE_1 = {"smax:8m": 0.89, "smax:3s_vs_4z": 0.68, "smax:2s3z": 0.85, "smax:5m_vs_6m": 0.42}  # I2Q; D3G: 0
+SCRIPT = {"smax:8m": 0.56, "smax:3s_vs_4z": 0.0, "smax:2s3z": 0.54, "smax:5m_vs_6m": 0.01, "smax:3m": 0.51}
+
 MARKS = {  # returns to compare with: docs/environments.md, and the games' pay-offs
     GAME: {"optimum": 93.7, "trap": 29.7},
     "StochasticDifferentialGame-3": {"to the centre": 81.0},
     "qplex-game": {"optimum": 8.0},
     "qtran-game": {"optimum": 8.0},
+    **{task: {"SMAX's script against itself": won} for task, won in SCRIPT.items()},  # games won: docs/smac.md
 }
 Y_LABELS = {  # what the games' columns are
     ("trees", "Performance"): "share of the best return",
@@ -268,12 +291,14 @@ Y_LABELS = {  # what the games' columns are
     ("two-optima", "Optimal"): "share of games solved",
     ("qplex-game", "Performance"): "pay-off",
     ("qtran-game", "Performance"): "pay-off",
+    **{(task, "TestWinRate"): "share of games won" for task in MAPS},
 }
-TITLES = {"trees": "random games", "two-optima": "one-stage game", "2-4HalfCheetah": "2|4HalfCheetah"}
+TITLES = {task: task.removeprefix("smax:") for task in MAPS}
+TITLES |= {"trees": "random games", "two-optima": "one-stage game", "2-4HalfCheetah": "2|4HalfCheetah"}
 LABELS = ["I2Q", "IDDPG", "D3G", "λ = 0", "IPPO", "expectile I2Q", "expectile I2Q (released)"]  # -> colour
 LABELS += ["VDN", "QMIX", "Qatten", "QTRAN", "QPLEX", "OW-QMIX", "CW-QMIX"]
 LABELS_LIKE = {"IQL": "IDDPG", "I2Q + η": "D3G", "rule 2": "I2Q", "rule 1": "D3G"}
-LABELS_LIKE |= {"released": "IPPO", "released rule": "IPPO"}
+LABELS_LIKE |= {"I2Q without f": "expectile I2Q", "released": "IPPO", "released rule": "IPPO"}
 LABELS_LIKE |= {"rule 2, λ = 1": "I2Q", "rule 2, λ = 2": "IDDPG", "rule 1, λ = 1": "D3G"}
 LABELS_LIKE |= {"QPLEX 1L4H": "I2Q", "QPLEX 2L4H": "IDDPG", "QPLEX 2L10H": "D3G", "QPLEX 3L10H": "λ = 0"}
 RAMP = ("#440154", "#472f7d", "#39568c", "#2a788e", "#1f988b", "#35b779", "#75d054", "#bddf26")  # viridis, for λ

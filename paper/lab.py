@@ -6,7 +6,7 @@ second adds seeds, steps and settings. A row counts all seeds from 0 on: those t
 
 from dataclasses import dataclass
 
-from paper.figures import CHEETAH, D3G, GAME, I2Q, IDDPG, MBPO, REFERENCES
+from paper.figures import CHEETAH, D3G, DISCRETE_D3G, DRQN, GAME, I2Q, IDDPG, IQL, MBPO, REFERENCES, SMAX
 
 ROBOTS = ("2x3Walker", "2x4Ant", "3x1Hopper", "2-4HalfCheetah")
 RELEASED = "i2q_expectile --form released"
@@ -21,6 +21,7 @@ class Part:
     lines: tuple[str, ...]
     seeds: int
     epochs: int  # of 10,000 steps
+    size: str = ""  # more flags, which an experiment's name leaves out
 
 
 LAB = (
@@ -37,6 +38,8 @@ LAB = (
     Part(1, (GAME,), (f"{I2Q} --lam 3", f"{I2Q} --lam 4", f"{I2Q} --lam 10"), 3, 55),
     Part(1, (CHEETAH,), tuple(REFERENCES.values()), 4, 20),
     Part(1, (GAME,), tuple(REFERENCES.values()), 4, 55),
+    Part(2, ("smax:3m", "smax:2s3z"), (IQL, DRQN, f"{DRQN} --form no_f", DISCRETE_D3G), 3, 30, SMAX),
+    Part(2, ("smax:8m",), (IQL, DRQN), 3, 50, SMAX),
     Part(2, (CHEETAH,), (f"{I2Q} --rule 2",), 4, 20),
     Part(2, (CHEETAH,), (I2Q, IDDPG), 5, 50),
     Part(2, (CHEETAH,), (f"{I2Q} --lam 0.005", f"{I2Q} --lam 0.02", f"{I2Q} --lam 0.05"), 3, 20),

@@ -82,7 +82,7 @@ def panels(figure: Figure, runs: Runs) -> list[Panel]:
         for label, line in REFERENCES.items() if figure.references else ():
             if seeds := runs.find(experiment(line, task)):
                 lines += _line(Experiment(label, task, seeds, "#555555"), y, runs.fit(figure))
-        marks = MARKS.get(task, {}) if y == "Performance" else {}
+        marks = MARKS.get(task, {}) if y == figure.ys[0] else {}
         found.append(Panel(TITLES.get(task, task), y, lines, missing, marks, Y_LABELS.get((task, y), "")))
     return found
 

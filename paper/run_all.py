@@ -12,6 +12,8 @@ again. Short runs are the beginning of the paper's, in the same folders, and are
 are kept apart, in data/smoke. Stop it at any time and give the command again: programs go on from their checkpoints. A
 row is claimed by a lock on its folder, so any number of these commands can work on one --data_dir.
 
+Rows of smax: tasks are left out, with a line that says so, where the extra smax is not installed.
+
 The scale lab (paper/lab.py) has its own seeds and steps for each row and trains seed by seed: first one seed of every
 row, then a second. Machines without a common disk take a part each, --shard 1/n to n/n; git merges what they add to
 results/.
@@ -22,6 +24,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from common.parser import Parser, number
@@ -109,7 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     states = [State(row, args.data_dir, args.results) for row in chosen]
     if rank == 0:
         print(table(states, args, workers), flush=True)
-    return 0 if args.list else Pool(args, states, rank, workers).run()
+    if args.list:
+        return 0
+    if find_spec("jaxmarl") is None and (bare := [state for state in states if state.left and state.row.needs_smax]):
+        states = [state for state in states if state not in bare]
+        if rank == 0:
+            which = "1 row of smax: tasks is" if len(bare) == 1 else f"{len(bare)} rows of smax: tasks are"
+            print(f"run_all: {which} left out: pip install '.[smax]'", file=sys.stderr)
+    return Pool(args, states, rank, workers).run()
 
 
 if __name__ == "__main__":

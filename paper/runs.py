@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import envs
+import smac.envs
 from common.layout import LATER
-from paper.figures import FIGURES, REFERENCES
+from paper.figures import FIGURES, REFERENCES, SMAX
 from paper.lab import LAB
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,7 @@ SCALES: dict[str, dict[str, str]] = {
         "two-optima": "--games 10 --steps 2000",
         "one-step": "--updates 1000",
         "trees": "--games 5 --steps 15000 --start_steps 5000",
+        "smax": "--epochs 2 --steps_per_epoch 500 --n_envs 4 --num_test_episodes 2 --rnn_hid 16 --batch_size 4",
     },
     "short": {
         "differential": "--epochs 55",
@@ -49,6 +51,7 @@ for scale in ("short", "paper"):
         "two-optima": "--games 100 --steps 2000",
         "trees": "--games 100 --steps 100000",
         "one-step": "--updates 20000",
+        "smax": f"{SMAX} --epochs {50 if scale == 'short' else 205}",
     }
 
 
@@ -84,11 +87,18 @@ class Row:
         return "" if self.seed is None else f"_s{self.seed}"
 
     @property
+    def needs_smax(self) -> bool:
+        """Whether it needs the extra of that name."""
+        return family(self.task) == "smax"
+
+    @property
     def start(self) -> list[str]:
         """What python is given to start the program: a file at the root, or a module of a folder."""
         if is_game(self.program):
             return ["-m", f"games.{self.program}"]
-        return ["-m", self.program] if "." in self.program else [f"{self.program}.py"]
+        if self.program.startswith("examples."):
+            return ["-m", self.program]
+        return [str(source(self.program).relative_to(ROOT))]
 
     @property
     def steps(self) -> int:
@@ -100,7 +110,9 @@ class Row:
 
 
 def family(task: str) -> str:
-    """A task's key in SCALES: a game's own, "one-step", or the family of its environment."""
+    """A task's key in SCALES: a game's own, "one-step", "smax", or the family of its environment."""
+    if task.startswith("smax:"):
+        return "smax"
     if task in GAMES:
         return "one-step" if task.endswith("-game") else task
     return envs.family(task)
@@ -112,7 +124,8 @@ def defaults_of(program: str) -> Callable[[str, str], Mapping[str, Any]]:
 
     Taken out of its source, with the constants it reads: to import the program would be to import torch.
     """
-    found: dict[str, Any] = {"envs": envs, "Any": Any, "defaults": lambda env, obs: {}}
+    tasks = smac.envs if program.startswith("smac.") else envs
+    found: dict[str, Any] = {"envs": tasks, "Any": Any, "defaults": lambda env, obs: {}}
     for node in ast.parse(source(program).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == "defaults":
             exec(compile(ast.Module([node], []), f"{program}.py", "exec"), found)
@@ -179,7 +192,8 @@ def _lab_rows(numbers: Sequence[str]) -> list[Row]:
                 name, (program, *flags) = experiment(line, task), line.split()
                 of = [number for number in figures.get(name, []) if number != "5"]  # wants checkpoints of whole rows
                 if part.tier == tier and k < part.seeds and (not numbers or set(numbers) & set(of)):
-                    row = Row(name, program, task, [*flags, "--epochs", str(part.epochs)], part.seeds, of, k, tier)
+                    flags = [*flags, *part.size.split(), "--epochs", str(part.epochs)]
+                    row = Row(name, program, task, flags, part.seeds, of, k, tier)
                     found.setdefault((name, k, part.epochs), row)
     return list(found.values())
 

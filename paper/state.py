@@ -17,6 +17,7 @@ UPDATE = {"i2q_ddpg": 2.3, "mbpo_baseline": 2.1, "iddpg": 0.9, "d3g": 2.3, "i2q_
 ANOTHER = 2.3  # of a program that is not measured
 UPDATE |= {"examples.maddpg": 1.2}
 GAMES = {"trees": 1.5, "two-optima": 0.3, "qplex-game": 0.03, "qtran-game": 0.03}  # of a step, of 100 games at a time
+SMAX = {"smac.iql": 1.5, "smac.i2q_drqn": 2.1, "smac.d3g_discrete": 4.5}  # of a step, with SMAX of paper/figures.py
 START = 4.0  # seconds until a program trains
 
 
@@ -32,6 +33,8 @@ def cost(row: Row) -> float:
     flags = dict(zip(row.flags[::2], row.flags[1::2]))
     if row.task in GAMES:
         return 1e-3 * GAMES[row.task] * int(flags.get("--games", 100)) / 100
+    if row.needs_smax:
+        return 1e-3 * SMAX.get(row.program, ANOTHER)
     game = family(row.task) == "differential"
     share = int(flags.get("--updates", 10 if game else 50)) / 50  # updates a step
     width = min(1.0, (int(flags.get("--hid", 256)) / 256) ** 2 + 0.15)

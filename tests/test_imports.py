@@ -15,7 +15,7 @@ MAY = {
     "common.fast": {"common.fast"},
     "envs": {"envs"},
     "curves": {"common", "curves"},
-    "paper": {"common", "curves", "envs", "paper"},
+    "paper": {"common", "curves", "envs", "paper", "smac"},
     "games": {"common", "curves", "envs", "games"},
     "examples": {"common", "envs"},
     "smac": {"common", "common.fast", "envs", "smac"},

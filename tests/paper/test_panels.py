@@ -129,7 +129,7 @@ def test_the_command_writes_png_and_pdf(tmp_path, capsys):
     "argv, message",
     [
         (["--figure", "6", "--out", "six.png"], "--out 'six.png': a figure is written as .png and .pdf"),
-        (["--figure", "10"], "--figure 10: no such figure; known: 5 6 7 8"),
+        (["--figure", "99"], "--figure 99: no such figure; known: 5 6 7 8"),
         (["{}/x", "--report"], "{}/x': no such folder"),
     ],
 )

@@ -29,6 +29,7 @@ def program(name: str) -> ModuleType:
         ("i2q_ddpg --batches apart", GAME, "i2q_ddpg_DifferentialGame-3"),  # as older runs did, which have no such flag
         ("i2q_ddpg --batches shared", GAME, "i2q_ddpg_DifferentialGame-3_shared"),
         ("examples.maddpg", CHEETAH, "maddpg_2x3HalfCheetah"),
+        ("smac.i2q_drqn --form no_f", "smax:2s3z", "i2q_drqn_smax-2s3z_no_f"),
     ],
 )
 def test_an_experiment_is_named_by_what_departs_from_the_tasks_settings(line, task, name):
@@ -59,7 +60,7 @@ def test_every_row_is_a_command_that_its_program_takes(scale, monkeypatch):
 
 
 PROGRAMS = sorted({row.program for row in rows("paper")})
-TASKS = [(GAME, "own"), (CHEETAH, "own"), (CHEETAH, "full"), ("trees", "own"), ("two-optima", "own")]
+TASKS = [*((task, "own") for task in (GAME, CHEETAH, "smax:3m", "trees", "two-optima")), (CHEETAH, "full")]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

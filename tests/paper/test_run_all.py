@@ -54,6 +54,20 @@ def use(monkeypatch, *lams: str) -> None:
     monkeypatch.setattr(run_all, "rows", lambda scale, numbers: table)
 
 
+def test_without_the_extra_its_rows_are_left_out_with_a_line_and_the_others_are_trained(main, monkeypatch, capsys):
+    tasks = (("1", GAME), ("2", "smax:3m"))
+    table = [Row(f"lam{k}", "i2q_ddpg", task, ["--lam", k, "--epochs", "4"], 1, ["6"]) for k, task in tasks]
+    monkeypatch.setattr(run_all, "rows", lambda scale, numbers: table)
+    monkeypatch.setattr(run_all, "find_spec", lambda name: None)
+    assert main() == 0
+    out, err = capsys.readouterr()
+    assert "done lam1" in out and "start lam2" not in out
+    assert err.strip() == "run_all: 1 row of smax: tasks is left out: pip install '.[smax]'"
+    monkeypatch.setattr(run_all, "find_spec", lambda name: name)
+    assert main() == 0
+    assert "done lam2" in capsys.readouterr().out
+
+
 def use_seeds(monkeypatch, *jobs: tuple[str, int]) -> None:
     """A table of one seed a row, as the lab's."""
     table = [
@@ -268,7 +282,7 @@ def test_the_time_left_is_scaled_by_what_runs_have_taken(tmp_path):
     "argv, message",
     [
         (["--scale", "large"], "large"),
-        (["--figures", "10"], "invalid choice: '10'"),
+        (["--figures", "99"], "invalid choice: '99'"),
         (["--jobs", "0"], "--jobs"),
         (["--shard", "4/3"], "'4/3': name a part as I/N, the first of three as 1/3"),
     ],
