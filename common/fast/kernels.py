@@ -1,4 +1,4 @@
-"""mlp.cpp, compiled for this machine: built once, by the C++ compiler that is there, and kept in a cache."""
+"""The C++ files, compiled for this machine: built once, by the C++ compiler that is there, and kept in a cache."""
 
 import atexit
 import contextlib
@@ -18,7 +18,8 @@ from typing import Any
 
 from torch import Tensor
 
-SOURCE = Path(__file__).with_name("mlp.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("mlp.cpp", "elementwise.cpp")]
+SIZES = 4  # of activations whose memory is kept
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread"]
 
 
@@ -40,9 +41,17 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL):
         self.library = library
         self._forward, self._backward, self.act = library.mlp_forward, library.mlp_backward, library.mlp_act
+        self.elementwise = library.elementwise
         self.spare: dict[int, list[Tensor]] = {}  # by size: activations that a backward pass is done with, still in
         # the cache; the next pass writes there, as fresh memory would travel through it
         self.record: list[Callable[[], Any]] | None = None  # calls are noted here while an update is recorded
+
+    def keep(self, activations: Tensor) -> None:
+        """Lend this memory to a later pass; of episodes that differ in length there is no end of sizes."""
+        size = activations.numel()
+        self.spare[size] = [*self.spare.pop(size, []), activations]
+        while len(self.spare) > SIZES:
+            del self.spare[next(iter(self.spare))]
 
     def forward(self, *args: Any) -> None:
         self._forward(*args)
@@ -60,7 +69,7 @@ class Kernels:
 
 
 def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
-    """The kernels of mlp.cpp. Raises RuntimeError, in one line, where there is no C++ compiler or it fails.
+    """The kernels. Raises RuntimeError, in one line, where there is no C++ compiler or it fails.
 
     Kept under $XDG_CACHE_HOME (~/.cache), by what they depend on: source, flags, compiler, the CPU's instructions. Of
     several processes that start at once, one compiles, and tells `say`. A library is loaded only where this user alone
@@ -71,7 +80,13 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
         raise RuntimeError("no C++ compiler (c++, g++, clang++, or $CXX)")
     try:
         version = subprocess.run([*compiler.split(), "--version"], capture_output=True, check=True).stdout
-        parts = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), compiler.encode(), version, _instructions().encode()]
+        parts = [
+            *(path.read_bytes() for path in SOURCES),
+            " ".join(FLAGS).encode(),
+            compiler.encode(),
+            version,
+            _instructions().encode(),
+        ]
         name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
         folder = _cache()
         path = folder / f"mlp-{name}.so"
@@ -92,8 +107,9 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
     library.mlp_backward.argtypes = [*of_x, pointer, pointer, pointer, pointer]
     library.mlp_act.argtypes = [ctypes.POINTER(Stack), pointer, pointer]
     library.mlp_threads.argtypes = [size]
-    for function in (library.mlp_forward, library.mlp_backward, library.mlp_act, library.mlp_threads):
-        function.restype = None
+    library.elementwise.argtypes = [pointer, size]
+    for name in ("mlp_forward", "mlp_backward", "mlp_act", "mlp_threads", "elementwise"):
+        getattr(library, name).restype = None
     return Kernels(library)
 
 
@@ -101,7 +117,7 @@ def _build(compiler: str, path: Path) -> None:
     """Compile to `path`, its digest beside it. Both are renamed into place, so a full disk leaves neither half."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         built, digest = Path(scratch) / "mlp.so", Path(scratch) / "mlp.sha256"
-        command = [*compiler.split(), *FLAGS, str(SOURCE), "-o", str(built)]
+        command = [*compiler.split(), *FLAGS, *map(str, SOURCES), "-o", str(built)]
         subprocess.run(command, capture_output=True, check=True)
         digest.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
         path.unlink(missing_ok=True)

@@ -152,7 +152,7 @@ def _backward(net: Layers, x: Tensor, hidden: Any, grad: Tensor, grads: Layers |
     to_x = 0 if grad_x is None else grad_x.data_ptr()
     kept, start = hidden.data_ptr(), grad.data_ptr()
     kernels.backward(net.stack, x.shape[1], x.data_ptr(), x.stride(0), x.stride(1), kept, start, to_grads, to_x)
-    kernels.spare.setdefault(hidden.numel(), []).append(hidden)
+    kernels.keep(hidden)
     return grad_x
 
 

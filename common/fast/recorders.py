@@ -10,6 +10,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from common.fast.elementwise import fused
 from common.fast.kernels import Kernels
 
 Diagnostics = dict[str, Tensor]  # each (S, N)
@@ -48,6 +49,8 @@ def operations(kernels: Kernels | None, step: Callable[[], Diagnostics]) -> tupl
     finally:
         if kernels is not None:
             kernels.spare, kernels.record = spare, None
+    if kernels is not None:
+        recorder.calls = fused(recorder.calls, kernels)
     return recorder.replay, {name: value.detach() for name, value in out.items()}
 
 
@@ -87,7 +90,7 @@ CONSTANT = {torch.ops.aten.ones_like, torch.ops.aten.zeros_like, torch.ops.aten.
 def _again(func: OpOverload, args: Any, kwargs: Any, results: list[Tensor]) -> Callable[[], Any]:
     """The same operation, writing to `results`: by its form with `out`, or where it has none by a copy."""
     if func.overloadpacket in CONSTANT:
-        return functools.partial(results[0].copy_, results[0].clone())
+        return functools.partial(torch.ops.aten.copy_.default, results[0], results[0].clone())
     inputs = [(a.name, str(a.type)) for a in func._schema.arguments]
     for overload in func.overloadpacket.overloads():
         form = getattr(func.overloadpacket, overload)

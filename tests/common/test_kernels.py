@@ -400,3 +400,14 @@ def test_a_compiled_run_has_the_same_bits_whatever_code_its_libraries_choose_for
         python("i2q_ddpg.py", *flags.split(), str(tmp_path / str(k)), **environ)
     policies = [(tmp_path / str(k) / "x" / "x_s0" / "policy.safetensors").read_bytes() for k in range(2)]
     assert policies[0] == policies[1]
+
+
+def test_batches_of_ever_new_sizes_take_no_ever_growing_memory():
+    """As episodes of different lengths make them."""
+    library = compiled()
+    net = MLP.glorot((3, 8, 1), Streams((0,), "weights"), np.full(2, 3), np.ones(2))
+    net.kernels = library
+    for batch in range(1, 60):
+        net(torch.randn(1, 2, batch, 3)).sum().backward()
+    held = sum(part.numel() for parts in library.spare.values() for part in parts)
+    assert held <= 2 * 8 * sum(range(60 - kernels.SIZES, 60))
