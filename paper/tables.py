@@ -195,16 +195,13 @@ def exact(data: Data) -> str:
 
 def discrete(data: Data) -> str:
     """The paper's Table 1: games won, on SMAX in place of StarCraft."""
-    rows = []
+    rows, missing = [], []
     for task in MAPS:
-        won = data.lines(task, DISCRETE, "TestWinRate")
-        returns = data.lines(task, DISCRETE, "AverageTestEpRet")
-        for row, label in zip(rows_of(won, "IQL"), won):
-            end = float(row[2].replace(",", ""))
-            paper = {"I2Q": PAPER_TABLE_1, "D3G": dict.fromkeys(PAPER_TABLE_1, 0)}.get(label, {})
-            known = f"{paper[task]:g}" if task in paper else ""
-            rows.append([TITLES[task], *row[:4], score(scores(returns[label], end)), row[4], known])
-    missing = [TITLES[task] for task in MAPS if not data.lines(task, DISCRETE, "TestWinRate")]
+        won, returns = (data.lines(task, DISCRETE, y) for y in ("TestWinRate", "AverageTestEpRet"))
+        for label, row, other in zip(won, rows_of(won, "IQL"), rows_of(returns, "IQL")):
+            paper = PAPER_TABLE_1.get(label, {}).get(task)
+            rows.append([TITLES[task], *row[:4], other[3], row[4], "" if paper is None else f"{paper:g}"])
+        missing += [] if won else [TITLES[task]]
     header = ["map", "", "seeds", "steps", "games won", "return", "games won against IQL", "the paper, on SMAC"]
     return markdown(header, rows) + (f"\n\nNot run yet: {', '.join(missing)}." if missing else "")
 

@@ -1,6 +1,9 @@
 // A list of operations on the elements of small arrays, one call for the whole list: a hundred calls by way of PyTorch
 // take longer than their arithmetic. Each is one rounding an element, so that its bits are PyTorch's on every CPU.
 
+// in the order of elementwise.py's NAMES
+enum { COPY, ADD, SUB, MUL, DIV, MINIMUM, MAXIMUM, NEG, ABS, AT_LEAST, CLAMP, LT, GT, WHERE };
+
 // elementwise.py's Operation: up to four dims, the last one innermost; strides are in elements, 0 where one is repeated
 struct Operation {
     long code;
@@ -38,20 +41,20 @@ extern "C" void elementwise(const Operation *list, long count) {
         const auto floats = [&](auto f) { each<float, float, float>(*o, f); };
         const auto truths = [&](auto f) { each<bool, float, float>(*o, f); };
         switch (o->code) {
-        case 0: floats([](float a, float, float) { return a; }); break;
-        case 1: floats([](float a, float b, float) { return a + b; }); break;
-        case 2: floats([](float a, float b, float) { return a - b; }); break;
-        case 3: floats([](float a, float b, float) { return a * b; }); break;
-        case 4: floats([](float a, float b, float) { return a / b; }); break;
-        case 5: floats([](float a, float b, float) { return a < b || a != a ? a : b; }); break;
-        case 6: floats([](float a, float b, float) { return a > b || a != a ? a : b; }); break;
-        case 7: floats([](float a, float, float) { return -a; }); break;
-        case 8: floats([](float a, float, float) { return __builtin_fabsf(a); }); break;
-        case 9: floats([](float a, float low, float) { return a < low ? low : a; }); break;
-        case 10: floats([](float a, float low, float high) { return a < low ? low : a > high ? high : a; }); break;
-        case 11: truths([](float a, float b, float) { return a < b; }); break;
-        case 12: truths([](float a, float b, float) { return a > b; }); break;
-        case 13: each<float, bool, float>(*o, [](bool a, float b, float c) { return a ? b : c; }); break;
+        case COPY: floats([](float a, float, float) { return a; }); break;
+        case ADD: floats([](float a, float b, float) { return a + b; }); break;
+        case SUB: floats([](float a, float b, float) { return a - b; }); break;
+        case MUL: floats([](float a, float b, float) { return a * b; }); break;
+        case DIV: floats([](float a, float b, float) { return a / b; }); break;
+        case MINIMUM: floats([](float a, float b, float) { return a < b || a != a ? a : b; }); break;
+        case MAXIMUM: floats([](float a, float b, float) { return a > b || a != a ? a : b; }); break;
+        case NEG: floats([](float a, float, float) { return -a; }); break;
+        case ABS: floats([](float a, float, float) { return __builtin_fabsf(a); }); break;
+        case AT_LEAST: floats([](float a, float low, float) { return a < low ? low : a; }); break;
+        case CLAMP: floats([](float a, float low, float high) { return a < low ? low : a > high ? high : a; }); break;
+        case LT: truths([](float a, float b, float) { return a < b; }); break;
+        case GT: truths([](float a, float b, float) { return a > b; }); break;
+        case WHERE: each<float, bool, float>(*o, [](bool a, float b, float c) { return a ? b : c; }); break;
         }
     }
 }

@@ -23,7 +23,7 @@ Part = tuple[Any, ...]  # name, the tensor it writes to, tensors and numbers tha
 DIMS = 4
 aten = torch.ops.aten
 BINARY, UNARY, TRUTHS = ("add", "sub", "mul", "div", "minimum", "maximum"), ("neg", "abs"), ("lt", "gt")
-NAMES = ("copy", *BINARY, *UNARY, "at_least", "clamp", *TRUTHS, "where")  # elementwise.cpp's codes 0, 1, 2, ..
+NAMES = ("copy", *BINARY, *UNARY, "at_least", "clamp", *TRUTHS, "where")  # elementwise.cpp's codes, in order
 
 
 def _same(name: str) -> Callable[..., list[Part]]:
