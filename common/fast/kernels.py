@@ -18,18 +18,32 @@ from typing import Any
 
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("mlp.cpp", "elementwise.cpp")]
+SOURCES = [Path(__file__).with_name(name) for name in ("mlp.cpp", "recurrent.cpp", "rmsprop.cpp", "elementwise.cpp")]
+HEADERS = [Path(__file__).with_name("product.h")]
 SIZES = 4  # of activations whose memory is kept
-FLAGS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC", "-pthread"]
+FLAGS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread"]
 
 
 class Stack(ctypes.Structure):
-    """mlp.cpp's struct of that name."""
+    """product.h's struct of that name."""
 
     _fields_ = [
         ("slices", ctypes.c_long),
         ("layers", ctypes.c_long),
         ("sizes", ctypes.POINTER(ctypes.c_long)),
+        ("flat", ctypes.c_void_p),
+        ("length", ctypes.c_long),
+    ]
+
+
+class RecurrentStack(ctypes.Structure):
+    """recurrent.cpp's struct of that name."""
+
+    _fields_ = [
+        ("slices", ctypes.c_long),
+        ("inputs", ctypes.c_long),
+        ("hidden", ctypes.c_long),
+        ("actions", ctypes.c_long),
         ("flat", ctypes.c_void_p),
         ("length", ctypes.c_long),
     ]
@@ -41,7 +55,8 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL):
         self.library = library
         self._forward, self._backward, self.act = library.mlp_forward, library.mlp_backward, library.mlp_act
-        self.elementwise = library.elementwise
+        self.recurrent_forward, self.recurrent_backward = library.recurrent_forward, library.recurrent_backward
+        self.elementwise, self.rmsprop = library.elementwise, library.rmsprop
         self.spare: dict[int, list[Tensor]] = {}  # by size: activations that a backward pass is done with, still in
         # the cache; the next pass writes there, as fresh memory would travel through it
         self.record: list[Callable[[], Any]] | None = None  # calls are noted here while an update is recorded
@@ -81,7 +96,7 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
     try:
         version = subprocess.run([*compiler.split(), "--version"], capture_output=True, check=True).stdout
         parts = [
-            *(path.read_bytes() for path in SOURCES),
+            *(path.read_bytes() for path in SOURCES + HEADERS),
             " ".join(FLAGS).encode(),
             compiler.encode(),
             version,
@@ -106,9 +121,15 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
     library.mlp_forward.argtypes = [*of_x, pointer, pointer]
     library.mlp_backward.argtypes = [*of_x, pointer, pointer, pointer, pointer]
     library.mlp_act.argtypes = [ctypes.POINTER(Stack), pointer, pointer]
+    of_episodes = [ctypes.POINTER(RecurrentStack), size, ctypes.POINTER(size), pointer, size, size]
+    library.recurrent_forward.argtypes = [*of_episodes, *[pointer] * 5]
+    library.recurrent_backward.argtypes = [*of_episodes, *[pointer] * 7]
+    library.rmsprop.argtypes = [size, size, *[pointer] * 3, *[ctypes.c_float] * 4]
     library.mlp_threads.argtypes = [size]
     library.elementwise.argtypes = [pointer, size]
     for name in ("mlp_forward", "mlp_backward", "mlp_act", "mlp_threads", "elementwise"):
+        getattr(library, name).restype = None
+    for name in ("recurrent_forward", "recurrent_backward", "rmsprop"):
         getattr(library, name).restype = None
     return Kernels(library)
 

@@ -59,16 +59,16 @@ class _Evaluate(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore
         net, (x,) = ctx.net, ctx.saved_tensors
         need_x, need_flat, _ = ctx.needs_input_grad
-        compiled = _compiled(net)
+        native = compiled(net)
         if torch.is_grad_enabled():  # create_graph=True: the gradient itself is to be differentiated
-            if compiled:
+            if native:
                 raise Refused(
                     f"network {net.name or '?'}: the compiled kernels have no second derivatives "
                     "(create_graph=True, as a gradient penalty needs): give --compile off"
                 )
             return (*_differentiable(net, x, grad, need_x, need_flat), None)
         hidden = ctx.hidden
-        if compiled:
+        if native:
             ctx.hidden = None
         if hidden is None:
             raise Refused(
@@ -82,7 +82,8 @@ class _Evaluate(torch.autograd.Function):
         return None if grad_x is None else grad_x.view(x.shape), None if grads is None else grads.flat, None
 
 
-def _compiled(net: Layers) -> bool:
+def compiled(net: Layers) -> bool:
+    """Whether the kernels compute this network, of whatever kind."""
     return net.kernels is not None and net.flat.dtype == torch.float32 and net.flat.device.type == "cpu"
 
 
@@ -90,10 +91,10 @@ def _forward(net: Layers, x: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
     """The output (S*N, B, O) for x (S*N, B, I), and if asked the hidden layers' activations, for `_backward`."""
     if x.is_cuda:
         return _forward_batched(net, x)
-    if not _compiled(net):
+    if not compiled(net):
         return _forward_eager(net, x)
     kernels = net.kernels
-    _check_memory(net)
+    check_memory(net)
     x = x if x.stride(2) == 1 else x.contiguous()
     n, batch, _ = x.shape
     out = x.new_empty(n, batch, net.sizes[-1])
@@ -112,7 +113,7 @@ def act(net: Layers, x: np.ndarray) -> np.ndarray | None:
 
     Sums are in another order than in the passes, so that the last bits differ.
     """
-    if not _compiled(net) or net.activation != "relu" or net.layer_norm:
+    if not compiled(net) or net.activation != "relu" or net.layer_norm:
         return None
     S, N, _ = net.flat.shape
     if x.shape != (S, N, net.sizes[0]) or x.dtype != np.float32:
@@ -120,13 +121,13 @@ def act(net: Layers, x: np.ndarray) -> np.ndarray | None:
             f"network {net.name or '?'}: input {x.shape} {x.dtype}; it takes (S, N, I) = ({S}, {N}, {net.sizes[0]}) "
             "float32"
         )
-    _check_memory(net)
+    check_memory(net)
     x, out = np.ascontiguousarray(x), np.empty((S, N, net.sizes[-1]), np.float32)
     net.kernels.act(net.stack, x.ctypes.data, out.ctypes.data)
     return out
 
 
-def _check_memory(net: Layers) -> None:
+def check_memory(net: Layers) -> None:
     """The kernels know a stack by its address alone: refuse where its parameters have gone elsewhere."""
     if net.flat.data_ptr() != net.stack.flat:
         raise ValueError(f"network {net.name or '?'}: its parameters were moved in memory; copy into `flat` instead")
@@ -140,10 +141,10 @@ def _backward(net: Layers, x: Tensor, hidden: Any, grad: Tensor, grads: Layers |
     """Write the parameters' gradients to `grads` if given; return x's if needed. `grad` is the output's (S*N, B, O)."""
     if x.is_cuda:
         return _backward_batched(net, x, hidden, grad, grads, need_x)
-    if not _compiled(net):
+    if not compiled(net):
         return _backward_eager(net, x, hidden, grad, grads, need_x)
     kernels = net.kernels
-    _check_memory(net)
+    check_memory(net)
     x, grad = x if x.stride(2) == 1 else x.contiguous(), grad.contiguous()
     assert grad.shape == (*x.shape[:2], net.sizes[-1]) and grad.dtype == x.dtype
     assert hidden.numel() == x.shape[0] * x.shape[1] * sum(net.sizes[1:-1])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from common.agents import Stacks
 from common.fast import packing
+from common.fast.passes import check_memory, compiled
 from common.nets import MLP, Net
 from smac.common.nets import Recurrent, fill
 
@@ -23,15 +24,37 @@ class RMSprop:
     def __init__(self, net: Net, lr: float, alpha: float, eps: float, clip: float):
         self.net, self.lr, self.alpha, self.eps, self.clip = net, lr, alpha, eps, clip
         self.square_avg = torch.zeros_like(net.flat)
+        self.grads = net.like(torch.zeros_like(net.flat))
 
     def descend(self, loss: Tensor) -> None:
         """One step of every network down its own part of `loss`, a sum over seeds and agents."""
+        self.net.grads = self.grads
         (grad,) = torch.autograd.grad(loss, self.net.flat)
+        self.net.grads = None
         with torch.no_grad():
-            norm = torch.linalg.vector_norm(grad, dim=-1, keepdim=True)  # (S, N, 1)
-            grad = grad * (self.clip / (norm + 1e-6)).clamp(max=1)
-            self.square_avg.mul_(self.alpha).addcmul_(grad, grad, value=1 - self.alpha)
-            self.net.flat.detach().addcdiv_(grad, self.square_avg.sqrt().add_(self.eps), value=-self.lr)
+            (self._compiled if compiled(self.net) else self._plain)(grad)
+
+    def _compiled(self, grad: Tensor) -> None:
+        check_memory(self.net)
+        S, N, length = grad.shape
+        parts = (part.data_ptr() for part in (grad.contiguous(), self.square_avg, self.net.flat))
+        self.net.kernels.rmsprop(S * N, length, *parts, self.lr, self.alpha, self.eps, self.clip)  # pyright: ignore
+
+    def _plain(self, grad: Tensor) -> None:
+        norm = torch.linalg.vector_norm(grad, dim=-1, keepdim=True)  # (S, N, 1)
+        grad = grad * (self.clip / (norm + 1e-6)).clamp(max=1)
+        self.square_avg.lerp_(grad.square(), 1 - self.alpha)
+        self.net.flat.detach().addcdiv_(grad, self.square_avg.sqrt().add_(self.eps), value=-self.lr)
+
+    def state(self) -> dict[str, Any]:
+        return {name: part for name, part in vars(self).items() if name != "grads"}
+
+    def row(self, row: int, net: Net) -> "RMSprop":
+        """That of one seed's networks, in the same memory."""
+        part = copy.copy(self)
+        part.net, part.square_avg = net, self.square_avg[row : row + 1]
+        part.grads = net.like(self.grads.flat[row : row + 1])
+        return part
 
 
 class RecurrentStacks(Stacks):
@@ -82,8 +105,6 @@ class RecurrentStacks(Stacks):
                     setattr(view, name, nets[id(part)])
             for name, part in vars(self).items():
                 if isinstance(part, RMSprop):
-                    optimiser = copy.copy(part)
-                    optimiser.net, optimiser.square_avg = nets[id(part.net)], part.square_avg[row : row + 1]
-                    setattr(view, name, optimiser)
+                    setattr(view, name, part.row(row, nets[id(part.net)]))
             views.append(view)
         return views

@@ -76,9 +76,9 @@ def make_agents(
         flat = (net.flat.detach() + 0.1 * torch.randn(net.flat.shape, generator=rng)).to(dtype)
         made[id(net)] = net.like(flat.requires_grad_(net.flat.requires_grad))
         setattr(agents, name, made[id(net)])
-    for part in vars(agents).values():
+    for name, part in list(vars(agents).items()):
         if isinstance(part, RMSprop):
-            part.net, part.square_avg = made[id(part.net)], part.square_avg.to(dtype)
+            setattr(agents, name, RMSprop(made[id(part.net)], part.lr, part.alpha, part.eps, part.clip))
     return agents, cfg
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.checks import compiled
 from helpers.recurrent import (
     IDS,
     LEARNERS,
@@ -63,10 +64,14 @@ def test_it_trains_and_logs_what_plot_and_a_reader_need(module, flags, data_dir)
 
 
 @all_learners
-@pytest.mark.parametrize("n_envs", [1, 4])
-def test_a_run_stopped_and_resumed_equals_one_never_stopped(module, flags, n_envs, at_step, data_dir, monkeypatch):
+@pytest.mark.parametrize("n_envs, compile", [(1, "off"), (4, "on")])
+def test_a_run_stopped_and_resumed_equals_one_never_stopped(
+    module, flags, n_envs, compile, at_step, data_dir, monkeypatch
+):
+    if compile == "on":
+        compiled()
     monkeypatch.setattr(checkpoint, "CHUNK", 8)  # so that whole chunks are written, read and dropped
-    flags = {**flags, "n_envs": n_envs, "num_runs": 2, "replay_steps": 80, "max_ep_len": 6}
+    flags = {**flags, "n_envs": n_envs, "compile": compile, "num_runs": 2, "replay_steps": 80, "max_ep_len": 6}
     assert command(module, data_dir / "straight", **flags) == 0
     for step in (52, 76):
         at_step(step)
@@ -77,9 +82,12 @@ def test_a_run_stopped_and_resumed_equals_one_never_stopped(module, flags, n_env
 
 
 @all_learners
-@pytest.mark.parametrize("n_envs", [1, 3])
-def test_a_seed_learns_the_same_alone_as_beside_others(module, flags, n_envs, data_dir):
-    flags = {**flags, "n_envs": n_envs, "rnn_hid": 7, "replay_steps": 80}  # 7: no multiple of a vector register
+@pytest.mark.parametrize("n_envs, compile", [(1, "off"), (3, "on")])
+def test_a_seed_learns_the_same_alone_as_beside_others(module, flags, n_envs, compile, data_dir):
+    if compile == "on":
+        compiled()
+    flags = {**flags, "n_envs": n_envs, "compile": compile, "replay_steps": 80}
+    flags["rnn_hid"] = 7  # no multiple of a vector register
     assert command(module, data_dir / "beside", num_runs=3, **flags) == 0
     assert command(module, data_dir / "alone", seed=1, num_runs=1, **flags) == 0
     assert_same(*(left(data_dir / name / "x" / "x_s1") for name in ("beside", "alone")))
