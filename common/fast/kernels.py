@@ -123,13 +123,12 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
     library.mlp_act.argtypes = [ctypes.POINTER(Stack), pointer, pointer]
     of_episodes = [ctypes.POINTER(RecurrentStack), size, ctypes.POINTER(size), pointer, size, size]
     library.recurrent_forward.argtypes = [*of_episodes, *[pointer] * 5]
-    library.recurrent_backward.argtypes = [*of_episodes, *[pointer] * 7]
+    library.recurrent_backward.argtypes = [*of_episodes, *[pointer] * 8]
     library.rmsprop.argtypes = [size, size, *[pointer] * 3, *[ctypes.c_float] * 4]
     library.mlp_threads.argtypes = [size]
     library.elementwise.argtypes = [pointer, size]
-    for name in ("mlp_forward", "mlp_backward", "mlp_act", "mlp_threads", "elementwise"):
-        getattr(library, name).restype = None
-    for name in ("recurrent_forward", "recurrent_backward", "rmsprop"):
+    passes = ("mlp_forward", "mlp_backward", "mlp_act", "recurrent_forward", "recurrent_backward")
+    for name in (*passes, "rmsprop", "mlp_threads", "elementwise"):
         getattr(library, name).restype = None
     return Kernels(library)
 

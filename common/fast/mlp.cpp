@@ -10,7 +10,7 @@
 
 template <int M>  // rows
 static void dot_tile(long k, const float *x, long x_row, const float *w, float bias, float *y) {
-    constexpr int CHAINS = 16, W = CHAINS / VL;
+    constexpr int W = CHAINS / VL;
     const long whole = k / CHAINS * CHAINS;
     Vec acc[M][W] = {};
     for (long i = 0; i < whole; i += CHAINS)
@@ -23,9 +23,7 @@ UNROLL(4)
         float sum[CHAINS];
         std::memcpy(sum, acc[m], sizeof sum);
         for (long i = whole; i < k; i++) sum[i - whole] += x[m * x_row + i] * w[i];
-        for (int half = CHAINS / 2; half; half /= 2)
-            for (int j = 0; j < half; j++) sum[j] += sum[j + half];
-        y[m] = sum[0] + bias;
+        y[m] = sum_of_chains(sum) + bias;
     }
 }
 

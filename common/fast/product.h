@@ -211,6 +211,14 @@ static void gradient_of_x(long m, long n_in, long n_out, const float *dy, const 
     multiply({m, n_in, n_out, dy, n_out, 1, dx, n_in, mask ? MASK : PLAIN, mask, n_in}, weight, n_in, 1, panel);
 }
 
+constexpr int CHAINS = 16;  // of a sum that vectors add up, whatever their width
+
+static float sum_of_chains(float *sum) {
+    for (int half = CHAINS / 2; half; half /= 2)
+        for (int j = 0; j < half; j++) sum[j] += sum[j + half];
+    return sum[0];
+}
+
 static long padded(long n) { return (n + 15) / 16 * 16; }  // ALIGN of nets.py
 
 // nets.py's MLP: layer k's weight (sizes[k + 1], sizes[k]) and bias follow one another in a slice of `flat`

@@ -150,10 +150,11 @@ extern "C" void recurrent_forward(const RecurrentStack *net, long times, const l
 }
 
 // From d loss / d h and d loss / d q, either of which may be null: the gradients of the parameters, `grads` (slices,
-// length), which is zeros before, and if asked of x (slices, R, I). Hidden states started at zero
+// length), zeros where nothing is written, and if asked of x (slices, R, I). `start` is as on the way forward; it has none
 extern "C" void recurrent_backward(const RecurrentStack *net, long times, const long *running, const float *x, long x_slice,
-                                   long x_row, const float *hidden, const float *cells, const float *h,
-                                   const float *grad_h, const float *grad_q, float *grads, float *grad_x) {
+                                   long x_row, const float *start, const float *hidden, const float *cells,
+                                   const float *h, const float *grad_h, const float *grad_q, float *grads,
+                                   float *grad_x) {
     const long I = net->I, H = net->H, A = net->A, B = running[0], R = std::accumulate(running, running + times, 0L);
     const long strip = padded(std::max({I, 3 * H, A, R}) * NR), panels = padded(whole_panels(H) * 3 * H);
     pool.run(net->slices, [&](long i) {
@@ -172,7 +173,7 @@ extern "C" void recurrent_backward(const RecurrentStack *net, long times, const 
         if (grad_h)
             for (long j = 0; j < R * H; j++) d_h[j] += grad_h[i * R * H + j];
         // the state that each row started from
-        std::memset(before, 0, sizeof(float) * B * H);
+        std::memcpy(before, start + i * B * H, sizeof(float) * B * H);
         for (long t = 1, at = B, last = 0; t < times; last += running[t - 1], at += running[t++])
             std::memcpy(before + at * H, hs + last * H, sizeof(float) * running[t] * H);
         // back through time

@@ -2,9 +2,8 @@
 
 #include "product.h"
 
-// sixteen sums, whatever the width of vectors: the bits do not depend on it
 static float norm(const float *x, long n) {
-    constexpr int CHAINS = 16, W = CHAINS / VL;
+    constexpr int W = CHAINS / VL;
     Vec acc[W] = {};
     for (long i = 0; i + CHAINS <= n; i += CHAINS)
         for (int j = 0; j < W; j++) {
@@ -13,9 +12,7 @@ static float norm(const float *x, long n) {
         }
     float sum[CHAINS];
     std::memcpy(sum, acc, sizeof sum);
-    for (int half = CHAINS / 2; half; half /= 2)
-        for (int j = 0; j < half; j++) sum[j] += sum[j + half];
-    return __builtin_sqrtf(sum[0]);
+    return __builtin_sqrtf(sum_of_chains(sum));
 }
 
 // grad, square_avg and flat: (slices, length), a multiple of 16 floats

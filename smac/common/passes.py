@@ -26,11 +26,10 @@ def unroll(net: Network, x: Tensor, running: Sequence[int], start: Tensor | None
     Gradients are for episodes from their beginning: nothing flows to `start`.
     """
     assert sum(running) == x.shape[1], f"{x.shape[1]} rows for {sum(running)} of {len(running)} times"
-    if start is None:
-        start = x.new_zeros(len(x), running[0], net.sizes[1])
+    start = x.new_zeros(len(x), running[0], net.sizes[1]) if start is None else start.contiguous()
     if compiled(net):
         if torch.is_grad_enabled() and (net.flat.requires_grad or x.requires_grad):
-            return _Compiled.apply(x, net.flat, net, tuple(running))
+            return _Compiled.apply(x, net.flat, start, net, tuple(running))
         return _forward(net, x, running, start, keep=False)[:2]
     p = net.parts(net.flat)
     gates = linear(torch.relu(linear(x, p["first.weight"], p["first.bias"])), p["gru.weight_ih"], p["gru.bias_ih"])
@@ -44,47 +43,46 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _Compiled(torch.autograd.Function):
-    """h and q of whole episodes, from hidden states of zero."""
+    """h and q of whole episodes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, flat: Tensor, net: Network, running: tuple[int, ...]) -> tuple[Tensor, Tensor]:  # pyright: ignore
-        start = x.new_zeros(len(x), running[0], net.sizes[1])
+    def forward(  # pyright: ignore
+        ctx: Any, x: Tensor, flat: Tensor, start: Tensor, net: Network, running: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
         h, q, *kept = _forward(net, x, running, start, keep=True)
         ctx.net, ctx.running = net, running
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, h, *kept)
+        ctx.save_for_backward(x, start, *kept, h)
         return h, q
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_h: Tensor | None, grad_q: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        net, (x, h, hidden, cells) = ctx.net, ctx.saved_tensors
-        check_memory(net)
-        x = x if x.stride(2) == 1 else x.contiguous()
+        net, (x, *kept) = ctx.net, ctx.saved_tensors
         grads, net.grads = net.grads or net.like(torch.zeros_like(net.flat)), None  # the buffer lent serves once
-        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        grad_x = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
         told = [None if part is None else part.contiguous() for part in (grad_h, grad_q)]
-        net.kernels.recurrent_backward(
-            net.stack, len(ctx.running), (ctypes.c_long * len(ctx.running))(*ctx.running), x.data_ptr(), x.stride(0),
-            x.stride(1), *map(_address, (hidden, cells, h, *told, grads.flat, grad_x)),
-        )  # fmt: skip
-        return grad_x, grads.flat, None, None
+        _call(net.kernels.recurrent_backward, net, x, ctx.running, *kept, *told, grads.flat, grad_x)
+        return grad_x, grads.flat, None, None, None
 
 
 def _forward(
     net: Network, x: Tensor, running: Sequence[int], start: Tensor, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """h, q and, if asked, what the way back needs: the first layer's activations, and the cells' r, z, n and W_hh h."""
-    check_memory(net)
     (G, R, _), (_, H, A) = x.shape, net.sizes
-    x, start = x if x.stride(2) == 1 else x.contiguous(), start.contiguous()
     h, q = x.new_empty(G, R, H), x.new_empty(G, R, A)
     hidden, cells = (x.new_empty(G, R, H), x.new_empty(G, R, 4 * H)) if keep else (None, None)
-    net.kernels.recurrent_forward(
-        net.stack, len(running), (ctypes.c_long * len(running))(*running), x.data_ptr(), x.stride(0), x.stride(1),
-        *map(_address, (start, hidden, cells, h, q)),
-    )  # fmt: skip
+    _call(net.kernels.recurrent_forward, net, x, running, start, hidden, cells, h, q)
     return h, q, hidden, cells
+
+
+def _call(kernel: Any, net: Network, x: Tensor, running: Sequence[int], *parts: Tensor | None) -> None:
+    """A pass of the kernels; `parts` are what it reads and writes beside x, None what is not there or not asked for."""
+    check_memory(net)
+    x = x if x.stride(2) == 1 else x.contiguous()
+    times = (ctypes.c_long * len(running))(*running)
+    kernel(net.stack, len(running), times, x.data_ptr(), x.stride(0), x.stride(1), *map(_address, parts))
 
 
 def _address(part: Tensor | None) -> int:

@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import ALGORITHMS
-from helpers.checks import compiled
+from helpers.checks import compiled, compiled_for
 from helpers.toys import Toy, make_agents, make_batch, parameters
 from torch import Tensor
 
@@ -92,18 +91,11 @@ def test_threads_share_out_networks_and_change_no_bit(native):
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 @pytest.mark.parametrize("cpu", ["native", "haswell"])
 def test_no_bit_depends_on_the_compiler_or_on_the_width_of_vectors(compiler, cpu, native, monkeypatch):
-    if not shutil.which(compiler):
-        pytest.skip(f"no {compiler}")
-    if cpu == "haswell" and not {"avx2", "fma"} <= set(kernels._instructions().split()):
-        pytest.skip("this CPU has no AVX2")
     one, _ = pair(9, 70, 64, 3)
     generator = torch.Generator().manual_seed(0)
     x, weight = torch.randn(2, 2, 40, 9, generator=generator), torch.randn(2, 2, 40, 3, generator=generator)
     expected = gradients(one, x, weight)
-    monkeypatch.setenv("CXX", compiler)
-    flags = [flag.replace("native", cpu) for flag in kernels.FLAGS]
-    monkeypatch.setattr(kernels, "FLAGS", flags)
-    monkeypatch.setattr(MLP, "kernels", kernels.load())
+    monkeypatch.setattr(MLP, "kernels", compiled_for(compiler, cpu, monkeypatch))
     assert all(map(torch.equal, gradients(one, x, weight), expected))
 
 

@@ -1,6 +1,7 @@
 """Checks that several algorithm files must pass, each called by the tests of those files."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,17 @@ def compiled() -> kernels.Kernels:
         return kernels.load()
     except RuntimeError as error:
         pytest.skip(str(error))
+
+
+def compiled_for(compiler: str, cpu: str, monkeypatch: pytest.MonkeyPatch) -> kernels.Kernels:
+    """The kernels as this compiler builds them for this CPU; skips the test where either is missing."""
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler}")
+    if cpu == "haswell" and not {"avx2", "fma"} <= set(kernels._instructions().split()):
+        pytest.skip("this CPU has no AVX2")
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setattr(kernels, "FLAGS", [flag.replace("native", cpu) for flag in kernels.FLAGS])
+    return kernels.load()
 
 
 def command(module: ModuleType, **flags: Any) -> int:

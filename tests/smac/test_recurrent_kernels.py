@@ -1,17 +1,15 @@
 """The compiled passes of recurrent networks and RMSprop's compiled step against PyTorch, and their bits."""
 
-import shutil
-
 import numpy as np
 import pytest
 import torch
-from helpers.checks import compiled
+from helpers.checks import compiled, compiled_for
 from helpers.recurrent import IDS, LEARNERS, make_agents, nets_of, played
 from torch import Tensor
 
-from common.fast import kernels
 from common.seeding import Streams
 from smac import envs
+from smac.common import passes as unrolling
 from smac.common.nets import Recurrent, unroll
 from smac.common.optim import RMSprop
 
@@ -74,11 +72,6 @@ def test_gates_are_right_from_the_smallest_to_the_largest_inputs(sign, native):
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 @pytest.mark.parametrize("cpu", ["native", "haswell"])
 def test_no_bit_depends_on_the_compiler_or_on_the_width_of_vectors(compiler, cpu, native, monkeypatch):
-    if not shutil.which(compiler):
-        pytest.skip(f"no {compiler}")
-    if cpu == "haswell" and not {"avx2", "fma"} <= set(kernels._instructions().split()):
-        pytest.skip("this CPU has no AVX2")
-
     def learned() -> list[Tensor]:
         net, x = stack(9, 37, 5), normal(S, N, sum(RUNNING), 9)
         found, rms = passes(net, net, x, "hq"), RMSprop(net, 1e-2, 0.9, 1e-5, 10)
@@ -87,9 +80,7 @@ def test_no_bit_depends_on_the_compiler_or_on_the_width_of_vectors(compiler, cpu
         return [*found, net.flat.detach(), rms.square_avg]
 
     expected = learned()
-    monkeypatch.setenv("CXX", compiler)
-    monkeypatch.setattr(kernels, "FLAGS", [flag.replace("native", cpu) for flag in kernels.FLAGS])
-    monkeypatch.setattr(Recurrent, "kernels", kernels.load())
+    monkeypatch.setattr(Recurrent, "kernels", compiled_for(compiler, cpu, monkeypatch))
     assert all(map(torch.equal, learned(), expected))
 
 
@@ -113,6 +104,18 @@ def test_stepping_has_the_bits_of_unrolling_in_any_company(native):
         h, q = net.step(x[:, :, at : at + m], h[:, :, :m])
         assert torch.equal(h, expected[0][:, :, at : at + m]) and torch.equal(q, expected[1][:, :, at : at + m])
         at += m
+
+
+def test_gradients_are_right_for_episodes_that_go_on_from_a_hidden_state(native):
+    found = []
+    for net in (stack(5, 20, 3), doubled(stack(5, 20, 3))):
+        start, x = normal(S * N, RUNNING[0], 20, seed=2).to(net.flat), normal(S * N, sum(RUNNING), 5).to(net.flat)
+        h, q = unrolling.unroll(net, x, RUNNING, start)
+        found.append(
+            [part.detach().double() for part in (h, q, *torch.autograd.grad(h.square().sum() + q.sum(), net.flat))]
+        )
+    for actual, double in zip(*found, strict=True):
+        torch.testing.assert_close(actual, double, rtol=1e-5, atol=2e-6 * float(double.abs().max()))
 
 
 def test_inputs_may_be_slices_of_wider_rows(native):
