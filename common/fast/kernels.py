@@ -18,8 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-SOURCES = [Path(__file__).with_name(name) for name in ("mlp.cpp", "recurrent.cpp", "rmsprop.cpp", "elementwise.cpp")]
-HEADERS = [Path(__file__).with_name("product.h")]
+SOURCE = Path(__file__).with_suffix(".cpp")  # which includes the others
 SIZES = 4  # of activations whose memory is kept
 FLAGS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread"]
 
@@ -96,7 +95,7 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
     try:
         version = subprocess.run([*compiler.split(), "--version"], capture_output=True, check=True).stdout
         parts = [
-            *(path.read_bytes() for path in SOURCES + HEADERS),
+            *(path.read_bytes() for path in sorted(SOURCE.parent.iterdir()) if path.suffix in (".cpp", ".h")),
             " ".join(FLAGS).encode(),
             compiler.encode(),
             version,
@@ -137,7 +136,7 @@ def _build(compiler: str, path: Path) -> None:
     """Compile to `path`, its digest beside it. Both are renamed into place, so a full disk leaves neither half."""
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         built, digest = Path(scratch) / "mlp.so", Path(scratch) / "mlp.sha256"
-        command = [*compiler.split(), *FLAGS, *map(str, SOURCES), "-o", str(built)]
+        command = [*compiler.split(), *FLAGS, str(SOURCE), "-o", str(built)]
         subprocess.run(command, capture_output=True, check=True)
         digest.write_text(hashlib.sha256(built.read_bytes()).hexdigest())
         path.unlink(missing_ok=True)
