@@ -10,7 +10,7 @@ import tempfile
 import time
 from typing import IO, Any
 
-TURN = 0.5  # seconds; long, as the first milliseconds of a turn refill the caches
+TURN = 1.0  # seconds; long, as the first milliseconds of a turn refill the caches
 PATIENCE = 10.0  # seconds that a rank waits for the others at most: one of them may hang
 PAUSE = 0.002  # seconds between two looks of the one rank that is next
 
