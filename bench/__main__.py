@@ -4,10 +4,11 @@
     python -m bench --only i2q_ddpg env          a part of it
     python -m bench --json > speed.json          the same numbers to read by programs
     python -m bench --device cuda                the updates and training on a card
+    python -m bench --only ranks                 all ranks of this machine together, which takes all of its cores
 
-One process, one thread, single precision. Whatever is compared takes turns, round after round, and a ratio is taken
-within a round: what else the machine does hits all alike. Every number is the median over rounds, with the least and
-the greatest. Absolute times tell of the machine and of its neighbours; ratios are what counts.
+One process (but for `ranks`), one thread, single precision. Whatever is compared takes turns, round after round, and a
+ratio is taken within a round: what else the machine does hits all alike. Every number is the median over rounds, with
+the least and the greatest. Absolute times tell of the machine and of its neighbours; ratios are what counts.
 
 Useful FLOPs are those of the matrix products that the mathematics of an update needs (PASSES), a multiplication and an
 addition each; ReLU, Adam, losses and target networks count as nothing. `of torch.mm` is useful FLOP/s over the best of
@@ -32,13 +33,16 @@ import iddpg
 from bench.clock import Clock, Peaks
 from bench.environments import env_rows
 from bench.flops import N_ACT, N_OBS
+from bench.ranks import CORES, rank_rows
 from bench.report import device_name, differs, table
 from bench.training import train_row
 from bench.updates import CASES, SIZES, update_rows
 from common.fast import kernels
 from common.parser import Parser, number
 
-PARTS = [*CASES, "env", "train"]
+ALONE = [*CASES, "env", "train"]  # measured by default, on one core
+PARTS = [*ALONE, "ranks"]
+TRAINED = i2q_ddpg, iddpg
 
 
 def measure(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
@@ -59,6 +63,7 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, A
         "updates": [],
         "env": [],
         "train": [],
+        "ranks": [],
     }
     peaks.add(clock.turns(peaks.works()))
     for name in CASES:
@@ -69,9 +74,13 @@ def measure(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, A
         say("bench: environments")
         report["env"] = [*env_rows(clock)]
     if "train" in args.only:
-        for module in (i2q_ddpg, iddpg):
+        for module in TRAINED:
             say(f"bench: training with {module.__name__}")
             report["train"].append(train_row(module, args))
+    if "ranks" in args.only:
+        for module in TRAINED:
+            say(f"bench: ranks of {module.__name__}")
+            report["ranks"] += rank_rows(module.__name__, args, say)
     peaks.add(clock.turns(peaks.works()))
     return {**report, "peak": peaks.rows()}
 
@@ -88,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("bench", __doc__)
     add = parser.add_argument
     text = f"some of {', '.join(shlex.quote(part) for part in PARTS)}"
-    add("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=text)
+    add("--only", nargs="+", choices=PARTS, default=ALONE, metavar="PART", help=text)
     add("--sizes", nargs="+", type=pair, metavar="S,N", help="seeds and agents [1,2 5,2 1,6 1,8]")
     add("--batch_size", type=number(1), default=100, help="transitions per update, seed and agent [%(default)s]")
     add("--hid", type=number(1), default=256, help="units of each of two hidden layers [%(default)s]")
@@ -102,11 +111,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.device != "cpu" and int(args.device[5:] or 0) >= torch.cuda.device_count():
         parser.error(f"--device {args.device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
     args.sizes = args.sizes or SIZES[args.device[:4].rstrip(":")]
+    args.rank_sizes = CORES, 2 * CORES + 1
     args.seconds, args.square = 0.02, 512 if args.device == "cpu" else 4096
-    args.rollout, args.update_after, args.blocks = 4000, 1000, 9
+    args.rollout, args.update_after, args.blocks, args.test_ep_len, args.rank_rounds = 4000, 1000, 9, 1000, 3
     if args.quick:
         args.sizes, args.rounds, args.hid, args.batch_size = args.sizes[:1], 2, 16, 8
-        args.seconds, args.square, args.rollout, args.update_after, args.blocks = 1e-4, 64, 50, 50, 2
+        args.seconds, args.square, args.rollout, args.update_after, args.blocks = 1e-4, 64, 50, 200, 2
+        args.test_ep_len, args.rank_rounds, args.rank_sizes = 5, 1, (1, 2)
     report = measure(args, lambda text: print(text, file=sys.stderr, flush=True))
     print(json.dumps(report, indent=1) if args.json else table(report))
     return int(any(map(differs, report["updates"])))

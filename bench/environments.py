@@ -9,7 +9,7 @@ import numpy as np
 
 import envs
 from bench.clock import Clock, Work, spread
-from envs import partitioned
+from envs import partitioned, robots
 from envs.vector import VectorEnv
 
 ROBOTS = {"2x3HalfCheetah": "HalfCheetah-v5", "2x4Ant": "Ant-v5", "2x3Walker": "Walker2d-v4"}
@@ -20,9 +20,9 @@ def env_rows(clock: Clock) -> Iterator[dict[str, Any]]:
 
     Restarts are part of it: Ant and Walker fall often, as in the first steps of a run.
     """
-    mamujoco = partitioned.load("gymnasium_robotics").mamujoco_v1
+    mamujoco = robots.load("gymnasium_robotics").mamujoco_v1
     for name, whole in ROBOTS.items():
-        body, kwargs = partitioned.BODIES[partitioned.parse(name)[1]][1].removesuffix("Env"), {}
+        body, kwargs = robots.BODIES[partitioned.parse(name)[1]][1].removesuffix("Env"), {}
         if body == "Ant":
             kwargs = {"contact_cost_weight": 0, "include_cfrc_ext_in_observation": False}
         own = {"agent_obsk": 0, "local_categories": [["qpos", "qvel"]], "global_categories": ()}

@@ -64,4 +64,18 @@ def table(report: dict[str, Any]) -> str:
             f"{row['algorithm'] + ' ' + row['env']:30} {cell(row['steps_per_s'], 0):24} "
             f"{cell(row['updates_alone_per_s'], 0):24} {cell(row['of_updates_alone'])}"
         )
+    if report["train"]:
+        lines += ["", f"{'microseconds a step':30} {'without update':24} {'of a test':24} tests of a run"]
+    for row in report["train"]:
+        lines.append(
+            f"{row['algorithm'] + ' ' + row['env']:30} {cell(row['us_without_update'], 0):24} "
+            f"{cell(row['us_of_test'], 0):24} {cell(row['share_of_tests'], 3)}"
+        )
+    if report["ranks"]:
+        lines += ["", f"{'ranks, of all together':30} {'cores':>5} {'ranks':>5} {'updates/s':24} of the first"]
+    for row in report["ranks"]:
+        lines.append(
+            f"{row['algorithm']:30} {row['cores']:5} {row['ranks']:5} {cell(row['updates_per_s'], 0):24} "
+            f"{cell(row['of_first'])}"
+        )
     return "\n".join(lines)

@@ -1,12 +1,13 @@
-"""Which process of how many this is. Ranks train different seeds and never talk while they train."""
+"""Which process of how many this is. Ranks train different seeds and share nothing meanwhile but a host's cores."""
 
 import os
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from common.errors import UsageError
+from common.turns import Turns, shared
 
 # set by the launchers of MPICH, Open MPI and Slurm: how many processes it started, and which of them this is
 LAUNCHERS = (
@@ -22,6 +23,7 @@ class Ranks:
     size: int = 1
     threads: int = 1  # this process's share of its host's cores
     comm: Any = None
+    turns: Turns = field(default_factory=Turns)  # at the cores, where its host has fewer of them than ranks
 
     @classmethod
     def detect(cls) -> "Ranks":
@@ -49,9 +51,13 @@ class Ranks:
                 f"the launcher started {expected} processes, but MPI counts {comm.size} ({library}): the launcher "
                 "belongs to another MPI; use the mpirun that was installed with mpi4py's library (.venv/bin/mpirun)"
             )
+        cls(comm=comm).wait()  # for ranks that are still starting: MPI would keep a core busy meanwhile
         host = comm.Split_type(MPI.COMM_TYPE_SHARED)
-        cores = set().union(*host.allgather(_cores()))  # a launcher may have bound each rank to cores of its own
-        return cls(comm.rank, comm.size, max(1, len(cores) // host.size), comm)
+        own = host.allgather(_cores())
+        cores = set().union(*own)  # a launcher may have bound each rank to cores of its own
+        crowded = host.size > len(cores) and all(mine == cores for mine in own)
+        turns = shared(host, len(cores)) if crowded else Turns()
+        return cls(comm.rank, comm.size, max(1, len(cores) // host.size), comm, turns)
 
     @staticmethod
     def claimed() -> int:

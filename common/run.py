@@ -26,6 +26,7 @@ from common.layout import NETWORKS, POLICY, one_line
 from common.log import Log, summary
 from common.ranks import Ranks
 from common.signals import Signals, Stopped
+from common.turns import Turns
 
 DIVERGED = "the update diverged; start over with smaller learning rates"
 
@@ -50,6 +51,7 @@ class Run:
         self.start, self.total = start, self.config.epochs * self.config.steps_per_epoch
         self.step = 0  # that is being made; 0: none yet
         self.kernels, self.alone = kernels, process.ranks.size == 1
+        self.turns = process.ranks.turns if self.config.device == "cpu" else Turns()
         self.log = Log(len(folders))
         self.diverged: set[int] = set()  # rows that were warned of
         self.names: set[str] = set()  # of all that a checkpoint holds of the agents
@@ -119,6 +121,7 @@ class Run:
         self.check(self.start, observation=self.parts["env"].obs)
         for step in range(self.start + 1, self.total + 1):
             self.step = step
+            self.turns.take()
             yield step
             self.check(step, observation=self.parts["env"].obs)  # an episode's first, which no step has returned
             if step % every == 0 or step == self.total or self.signals.signum:
@@ -131,6 +134,7 @@ class Run:
     def close(self) -> None:
         """End of the steps, whether they are done or not."""
         self.signals.held = False
+        self.turns.give()
         with contextlib.suppress(OSError):  # the terminal may be gone
             self.bar.close()
         for writer in itertools.chain(*self.writers):

@@ -16,34 +16,20 @@ Departures from MaMuJoCo's defaults, and why:
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
+import math
 import os
 import re
 import sys
-import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from envs import robots
 from envs.errors import Broken, UsageError
 from envs.vector import VectorEnv, clip, mask
 
-# body -> its module and class in gymnasium.envs.mujoco, and their arguments
-BODIES: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "HalfCheetah": ("half_cheetah_v5", "HalfCheetahEnv", {}),
-    "Ant": ("ant_v5", "AntEnv", {"contact_cost_weight": 0, "include_cfrc_ext_in_observation": False}),
-    "Hopper": ("hopper_v5", "HopperEnv", {}),
-    "Walker2d": ("walker2d_v4", "Walker2dEnv", {}),
-    "Swimmer": ("swimmer_v5", "SwimmerEnv", {}),
-    "Humanoid": ("humanoid_v5", "HumanoidEnv", {}),
-    "HumanoidStandup": ("humanoidstandup_v5", "HumanoidStandupEnv", {}),
-    "ManySegmentSwimmer": ("swimmer_v5", "SwimmerEnv", {}),
-}
 ALIASES = {"Walker": "Walker2d"}
 
 _ARMS = "right_shoulder1 right_shoulder2 right_elbow left_shoulder1 left_shoulder2 left_elbow"
@@ -108,8 +94,6 @@ FIELDS = {
 SHADOWS = 1024
 # Body positions: the rewards of Ant and Humanoid read them at the start of a step, before MuJoCo computes them anew
 STAGE_BEHIND = ("xpos", "xipos")
-# Bodies whose observations or rewards, in gymnasium or here, know of contact forces
-READS_CONTACTS = ("Ant", "Humanoid", "HumanoidStandup")
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -133,29 +117,6 @@ def known() -> list[str]:
     return [split + body for body, splits in SPLITS.items() for split in splits or ("2x3",)]
 
 
-def load(module: str) -> Any:
-    """Import a module that stands on MuJoCo, without the noise.
-
-    That is a notice about Adroit hands, and a warning (of every HalfCheetah) that MuJoCo would also append to
-    MUJOCO_LOG.TXT in the working directory. MuJoCo's other warnings become Python's.
-    """
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            loaded = importlib.import_module(module)
-    except Exception as error:
-        if "MUJOCO_GL" not in os.environ:
-            raise
-        gl = os.environ["MUJOCO_GL"]  # it is obeyed on import already
-        raise UsageError(f"MUJOCO_GL={gl}: does not work here ({error}); unset it, or set it to egl") from error
-    sys.modules["mujoco"].set_mju_user_warning(_warn)
-    return loaded
-
-
-def _warn(text: str) -> None:
-    if "settotalmass" not in text:
-        warnings.warn(f"MuJoCo: {text.strip()}", RuntimeWarning, stacklevel=2)
-
-
 class PartitionedMujoco(VectorEnv):
     """S robots of one partition. The reward, in gymnasium's units, is that of the whole robot.
 
@@ -173,8 +134,9 @@ class PartitionedMujoco(VectorEnv):
 
     def __init__(self, name: str, seeds: Sequence[int], obs: str, max_ep_len: int, legacy_actuators: bool) -> None:
         self.split, self.body = parse(name)
-        self.graph = load("gymnasium_robotics.envs.multiagent_mujoco.obsk")
-        self.envs = _robots(self.body, self.split, len(seeds))
+        self.graph = robots.load("gymnasium_robotics.envs.multiagent_mujoco.obsk")
+        segments = 0 if SPLITS[self.body] else math.prod(map(int, self.split.split("x")))
+        self.envs = robots.make(self.body, segments, len(seeds))
         self.parts, edges, root = self._partition(legacy_actuators)
 
         def observe(data: Any) -> list[np.ndarray]:
@@ -223,8 +185,7 @@ class PartitionedMujoco(VectorEnv):
 
         self.views = []  # per row: (a part of the buffer, MuJoCo's own memory)
         for row, env in enumerate(self.envs):
-            env._get_obs = lambda: None  # gymnasium would build its own observation for nobody
-            env.do_simulation = _simulation(env, self.body in READS_CONTACTS)
+            robots.simplify(env, feels="cfrc_ext" in spans or self.body in robots.PAYS_CONTACTS)
             parts = np.split(self.buffer[row, :-1], np.cumsum([len(span) for span in spans.values()])[:-1])
             self.views.append([(part, getattr(env.data, field).reshape(-1)) for part, field in zip(parts, spans)])
 
@@ -340,36 +301,6 @@ class PartitionedMujoco(VectorEnv):
     def close(self) -> None:
         for env in self.envs:
             env.close()
-
-
-def _robots(body: str, split: str, count: int) -> list[Any]:
-    """`count` bare environments of gymnasium, without its wrappers."""
-    module, cls, kwargs = BODIES[body]
-    make = getattr(load(f"gymnasium.envs.mujoco.{module}"), cls)
-    if SPLITS[body]:
-        # the default camera stands still, and a fast robot leaves its picture within 50 steps
-        return [make(**kwargs, render_mode="rgb_array", camera_name="track") for _ in range(count)]
-    maker = load("gymnasium_robotics.envs.multiagent_mujoco.many_segment_swimmer")
-    agents, segments = map(int, split.split("x"))
-    with tempfile.TemporaryDirectory() as folder:
-        maker.gen_asset(agents * segments, f"{folder}/robot.xml")
-        return [make(f"{folder}/robot.xml", **kwargs, render_mode="rgb_array") for _ in range(count)]
-
-
-def _simulation(env: Any, feels: bool) -> Callable[[np.ndarray, int], None]:
-    """gymnasium's do_simulation(ctrl, n_frames) without what nobody asks for: it looks at the action's shape, and
-    computes contact forces for every robot."""
-    mujoco = sys.modules["mujoco"]
-    step, contact_forces = mujoco.mj_step, mujoco.mj_rnePostConstraint
-    model, data, to = env.model, env.data, env.data.ctrl
-
-    def do_simulation(ctrl: np.ndarray, n_frames: int) -> None:
-        to[:] = ctrl
-        step(model, data, nstep=n_frames)
-        if feels:
-            contact_forces(model, data)
-
-    return do_simulation
 
 
 def _shown(body: str) -> list[list[str]]:

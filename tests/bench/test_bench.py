@@ -17,11 +17,13 @@ from helpers import ALGORITHMS, ROOT
 from helpers.toys import Toy, make_agents, make_batch
 from torch.utils.flop_counter import FlopCounterMode
 
+import iddpg
 from bench import naive, updates
 from bench.__main__ import main
 from bench.clock import Clock, spread
 from bench.environments import ROBOTS
 from bench.flops import N_ACT, N_OBS, PASSES, SHAPES, flops, useful
+from bench.ranks import MPIRUN, together
 from common.fast import passes
 from envs.vector import VectorEnv, mask
 
@@ -182,9 +184,24 @@ def test_quick_reports_everything_as_json():
         *((name, way) for name in ROBOTS for way in ("ours", "gymnasium", "mamujoco")),
     }
     for row in report["train"]:
-        assert row.keys() == {"algorithm", "env", "steps_per_s", "updates_alone_per_s", "of_updates_alone"}
-        assert row["of_updates_alone"]["max"] < 1
+        whole, apart = {"steps_per_s", "updates_alone_per_s", "of_updates_alone"}, {"us_without_update", "us_of_test"}
+        assert row.keys() == {"algorithm", "env", "share_of_tests", *whole, *apart}
+        assert row["of_updates_alone"]["max"] < 1 and 0 < row["share_of_tests"]["min"] < 1
     assert [row["algorithm"] for row in report["train"]] == ["i2q_ddpg", "iddpg"]
+    assert report["ranks"] == []  # takes all cores, so only on demand
+
+
+def test_updates_of_several_ranks_count_while_all_of_them_train():
+    assert together([[0.0, 1.0, 2.0, 3.0, 4.0], [1.5, 2.5, 3.5]]) == (2 + 2) / 2.0
+
+
+@pytest.mark.skipif(not MPIRUN.exists(), reason="no mpirun beside this python")
+def test_ranks_are_compared_by_their_number(monkeypatch):
+    monkeypatch.setattr("bench.__main__.TRAINED", (iddpg,))
+    status, out = run("--only", "ranks", "--json")
+    rows = json.loads(out)["ranks"]
+    assert (status, [(row["algorithm"], row["ranks"]) for row in rows]) == (0, [("iddpg", 1), ("iddpg", 2)])
+    assert rows[0]["of_first"]["median"] == 1 and rows[0]["updates_per_s"]["min"] > 0
 
 
 def test_the_table_has_a_line_for_each_contestant():

@@ -76,6 +76,24 @@ def test_two_ranks_stopped_killed_and_started_again_leave_the_folders_of_one_pro
         assert_same(folder(tmp_path, seed, "together"), folder(tmp_path, seed))
 
 
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="no taskset to take cores away with")
+def test_ranks_that_take_turns_at_one_core_stop_when_told_and_leave_the_folders_of_one_process(tmp_path):
+    core = next(iter(os.sched_getaffinity(0)))
+    crowded = ["taskset", "-c", core, MPIRUN, "-np", 2]
+    process = launch(tmp_path, FLAGS, *crowded)
+    wait_for(folder(tmp_path, 0) / "checkpoint" / "40.json", process)
+    process.send_signal(signal.SIGINT)  # while one of them waits for its turn
+    status, _, err = finished(process)
+    assert status == 130
+    assert "Traceback" not in err
+    assert finished(launch(tmp_path, FLAGS, *crowded))[0] == 0
+
+    together = {**FLAGS, "data_dir": tmp_path / "together", "num_runs": 2, "threads": 1}
+    assert finished(launch(tmp_path, together))[0] == 0
+    for seed in range(2):
+        assert_same(folder(tmp_path, seed, "together"), folder(tmp_path, seed))
+
+
 POISON = """
 import numpy as np
 from gymnasium.spaces import Box

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import envs
-from envs import partitioned
+from envs import partitioned, robots
 from envs.errors import Broken
-from envs.partitioned import BODIES, LEGACY_SPLITS, SPLITS
+from envs.partitioned import LEGACY_SPLITS, SPLITS
+from envs.robots import BODIES
 
 make: Any = envs.make  # Any, as tests look inside
-mamujoco = partitioned.load("gymnasium_robotics").mamujoco_v1
+mamujoco = robots.load("gymnasium_robotics").mamujoco_v1
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = partitioned.known()
 FARAMA = {  # all of MaMuJoCo's own partitions that are taken over
@@ -104,6 +105,27 @@ def test_observations_and_rewards_are_exactly_those_of_mamujoco(name, obs):
             assert terminated[row] == expected_terminated
             if terminated[row] or truncated[row]:
                 assert same(env.obs[row], env.obs_mask, reference.reset())
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_robot_is_gymnasium_s_and_knows_its_constants(body):
+    env = make(next(name for name in NAMES if name.endswith((body, body.removesuffix("2d")))), [0])
+    module, name, _ = BODIES[body]
+    whole = getattr(sys.modules[f"gymnasium.envs.mujoco.{module}"], name)
+    assert isinstance(env.envs[0], whole)
+    assert env.envs[0].dt == whole.dt.fget(env.envs[0])
+
+
+@pytest.mark.parametrize(("name", "obs", "felt"), [
+    ("2x3HalfCheetah", "farama", False), ("2x4Ant", "own", False), ("2x4Ant", "full", False),
+    ("2x4Ant", "farama", True), ("9|8Humanoid", "own", True), ("9|8HumanoidStandup", "own", True),
+])  # fmt: skip
+def test_contact_forces_are_computed_only_where_somebody_sees_or_pays_for_them(name, obs, felt):
+    env = make(name, [0], obs=obs)
+    env.reset()
+    for _ in range(15):  # down to the ground
+        env.step(np.zeros((1, *env.act_mask.shape), np.float32))
+    assert env.envs[0].data.cfrc_ext.any() == felt
 
 
 @pytest.mark.parametrize(("body", "split"), [(body, split) for body in FARAMA for split in FARAMA[body]])
