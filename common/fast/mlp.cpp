@@ -6,6 +6,9 @@
 //   dW (O, I) = dy^T (O, B) x  (B, I)
 // An element is one chain of multiply-adds over k from first to last, and the output of a network with a single one is
 // sixteen, whatever the width of vectors, the place of the row or the number of threads: the bits depend on none of these.
+//
+// A large batch goes through all layers in blocks of rows, which stay in the cache from one layer to the next. The chains
+// of dW go on from block to block, so the bits do not depend on the blocks either.
 
 #include <algorithm>
 #include <atomic>
@@ -35,6 +38,7 @@ constexpr int VL = 4, MR = 6;
 #endif
 
 constexpr int NV = 2, NR = NV * VL;  // vectors and columns of a panel
+constexpr long ROWS = 256;           // rows of a block, at most
 
 typedef float Vec __attribute__((vector_size(VL * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef int Index __attribute__((vector_size(VL * sizeof(int))));
@@ -47,11 +51,23 @@ struct Product {
     const float *a; long a_row, a_k;  // A[i][k] is a[i * a_row + k * a_k]
     float *c; long c_row;
     Finish finish; const float *extra; long extra_row;  // bias (n), or mask (m, n)
+    bool more = false;  // sums go on from what C holds
 };
 
 template <int M, int W>  // M rows, W vectors
 static void tile(const Product &p, long row, long col, const float *panel) {
+    const long cols = std::min<long>(W * VL, p.n - col);
+    float *c = p.c + row * p.c_row + col;
     Vec acc[M][W] = {};
+    if (p.more) {
+UNROLL(16)
+        for (int i = 0; i < M; i++) {
+            float held[W * VL] = {};
+            std::memcpy(held, c + i * p.c_row, sizeof(float) * cols);
+UNROLL(4)
+            for (int j = 0; j < W; j++) acc[i][j] = ((const Vec *)held)[j];
+        }
+    }
     const float *a = p.a + row * p.a_row;
     const long a_row = p.a_row, a_k = p.a_k;
     for (long k = 0; k < p.k; k++, a += a_k, panel += W * VL) {
@@ -65,8 +81,6 @@ UNROLL(4)
             for (int j = 0; j < W; j++) acc[i][j] += s * b[j];
         }
     }
-    const long cols = std::min<long>(W * VL, p.n - col);
-    float *c = p.c + row * p.c_row + col;
     if (cols == W * VL) {
 UNROLL(16)
         for (int i = 0; i < M; i++)
@@ -143,7 +157,9 @@ UNROLL(16)
 }
 
 // columns col .. col + width - 1 of B (k, n), zeros past its last. B[k][j] is b[k * b_k + j * b_col]; one stride is 1
-static void pack(long n, long k, const float *b, long b_k, long b_col, long col, int width, float *panel) {
+template <int W>  // vectors of a row
+static void pack(long n, long k, const float *b, long b_k, long b_col, long col, float *panel) {
+    constexpr int width = W * VL;
     const int cols = std::min<long>(width, n - col);
     b += col * b_col;
     if (cols < width) std::memset(panel, 0, sizeof(float) * k * width);
@@ -169,17 +185,55 @@ static void touch(const float *from, long floats) {
     for (long i = 0; i < floats; i += 16) (void)*(const volatile float *)(from + i);
 }
 
-static void multiply(const Product &p, const float *b, long b_k, long b_col, float *panel) {
+// B as panels: in one place, each packed when its turn comes, or with `keep` side by side, for the products that follow
+struct Panels {
+    const float *b; long b_k, b_col;  // B[k][j] is b[k * b_k + j * b_col]; one stride is 1
+    float *memory;
+    bool keep, packed;
+
+    static long floats(long n, long k) { return (n + NR - 1) / NR * NR * k; }
+};
+
+static void multiply(const Product &p, const Panels &from) {
     const long blocks = (p.m + MR - 1) / MR;
-    if (b_col == 1) touch(b, (p.k - 1) * b_k + p.n);
+    if (!from.packed && from.b_col == 1) touch(from.b, (p.k - 1) * from.b_k + p.n);
     for (long col = 0; col < p.n; col += NR) {
         const int width = p.n - col > VL ? NR : VL;
-        if (b_k == 1) touch(b + col * b_col, std::min<long>(width, p.n - col) * b_col);
-        pack(p.n, p.k, b, b_k, b_col, col, width, panel);
+        float *panel = from.memory + (from.keep ? col * p.k : 0);
+        if (!from.packed) {
+            if (from.b_k == 1) touch(from.b + col * from.b_col, std::min<long>(width, p.n - col) * from.b_col);
+            const auto packed = width == NR ? pack<NV> : pack<1>;
+            packed(p.n, p.k, from.b, from.b_k, from.b_col, col, panel);
+        }
         for (long i = 0; i < blocks; i++) {  // rows shared out evenly: no thin tile at the end
             const long row = p.m * i / blocks, m = p.m * (i + 1) / blocks - row;
             width == NR ? rows<MR, NV>(m, p, row, col, panel) : rows<MR, 1>(m, p, row, col, panel);
         }
+    }
+}
+
+// y (n) = the sums of the columns of x (m, n), from first to last; with `more` they go on from y
+template <int V>  // vectors of columns at a time
+static long add_rows(long m, long n, long col, const float *x, float *y, bool more) {
+    for (; col + V * VL <= n; col += V * VL) {
+        Vec acc[V];
+        std::memcpy(acc, (more ? y : x) + col, sizeof acc);
+        for (long i = !more; i < m; i++)
+UNROLL(16)
+            for (int v = 0; v < V; v++) acc[v] += ((const Vec *)(x + i * n + col))[v];
+        std::memcpy(y + col, acc, sizeof acc);
+    }
+    return col;
+}
+
+static void add_rows(long m, long n, const float *x, float *y, bool more) {
+    long col = add_rows<16>(m, n, 0, x, y, more);
+    col = add_rows<4>(m, n, col, x, y, more);
+    col = add_rows<1>(m, n, col, x, y, more);
+    for (; col < n; col++) {
+        float sum = more ? y[col] : x[col];
+        for (long i = !more; i < m; i++) sum += x[i * n + col];
+        y[col] = sum;
     }
 }
 
@@ -225,6 +279,12 @@ struct Stack {
     long bias(long k) const { return padded(sizes[k + 1]); }
     long hidden() const { return std::accumulate(sizes + 1, sizes + layers, 0L); }
     long widest() const { return *std::max_element(sizes, sizes + layers + 1); }
+    long panels(bool all) const {  // floats of all layers' panels, either way round, or of the largest one
+        long floats = 0;
+        for (long k = 0; k < layers; k++)
+            floats += std::max(Panels::floats(sizes[k], sizes[k + 1]), Panels::floats(sizes[k + 1], sizes[k]));
+        return all ? floats : Panels::floats(NR, widest());
+    }
 };
 
 // this thread's, at least that large
@@ -287,59 +347,89 @@ static Pool &pool = *new Pool;  // never taken down: its threads wait for as lon
 
 extern "C" void mlp_threads(long threads) { pool.threads = threads; }
 
+// A block of rows of a batch, of how many blocks
+struct Block {
+    long first, rows;
+    bool one, later;  // the only one, not the first
+
+    static long count(long batch) { return (batch + ROWS - 1) / ROWS; }
+    static Block nth(long k, long batch) {
+        const long n = count(batch), first = batch * k / n;
+        return {first, batch * (k + 1) / n - first, n == 1, k > 0};
+    }
+};
+
+// rows of one network's x through its layers. A null `hidden`: activations are not kept, but lie in `work`
+static void forward(const Stack &s, const Block &rows, long batch, const float *weight, const float *x, long x_row,
+                    float *hidden, float *work, float *panels, float *out) {
+    const float *in = x + rows.first * x_row;
+    for (long k = 0; k < s.layers; k++) {
+        const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
+        const bool last = k == s.layers - 1;
+        const float *bias = weight + s.weight(k);
+        float *y = last ? out + rows.first * n_out : hidden ? hidden + rows.first * n_out : work;
+        if (last && n_out == 1) return dot(rows.rows, n_in, in, x_row, weight, *bias, y);
+        multiply({rows.rows, n_out, n_in, in, x_row, 1, y, n_out, last ? BIAS : BIAS_RELU, bias, 0},
+                 {weight, 1, n_in, panels, !rows.one, rows.later});
+        in = y, x_row = n_out, weight = bias + s.bias(k), work += rows.rows * n_out;
+        if (hidden) hidden += batch * n_out;
+        if (!rows.one) panels += Panels::floats(n_out, n_in);
+    }
+}
+
 // out (slices, batch, O), and hidden activations, by slice, then layer: (batch, units). A null `hidden`: not kept
 extern "C" void mlp_forward(const Stack *stack, long batch, const float *x, long x_slice, long x_row, float *hidden,
                             float *out) {
     const Stack &s = *stack;
-    const long kept = s.hidden() * batch, strip = padded(s.widest() * NR);
+    const long blocks = Block::count(batch), widest = s.hidden() * std::min(batch, ROWS);
     pool.run(s.slices, [&](long i) {
-        float *panel = scratch(strip + (hidden ? 0 : kept));
-        float *h = hidden ? hidden + i * kept : panel + strip;
-        const float *weight = s.flat + i * s.length, *in = x + i * x_slice;
-        long in_row = x_row;
-        for (long k = 0; k < s.layers; k++) {
-            const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
-            const bool last = k == s.layers - 1;
-            const float *bias = weight + s.weight(k);
-            float *y = last ? out + i * batch * n_out : h;
-            if (last && n_out == 1) return dot(batch, n_in, in, in_row, weight, *bias, y);
-            const Product p{batch, n_out, n_in, in, in_row, 1, y, n_out, last ? BIAS : BIAS_RELU, bias, 0};
-            multiply(p, weight, 1, n_in, panel);
-            in = y, in_row = n_out, h += batch * n_out;
-            weight = bias + s.bias(k);
-        }
+        float *panels = scratch(s.panels(blocks > 1) + padded(widest)), *work = panels + s.panels(blocks > 1);
+        for (long k = 0; k < blocks; k++)
+            forward(s, Block::nth(k, batch), batch, s.flat + i * s.length, x + i * x_slice, x_row,
+                    hidden ? hidden + i * s.hidden() * batch : nullptr, work, panels,
+                    out + i * batch * s.sizes[s.layers]);
     });
+}
+
+// the same rows back: `grad` is of one network's output, `grads` its parameters', which go on from the block before
+static void backward(const Stack &s, const Block &rows, long batch, const float *weights, const float *x, long x_row,
+                     const float *hidden, const float *grad, float *grads, float *grad_x, float *strip) {
+    const long most = std::min(batch, ROWS), size = padded(s.widest() * most);
+    float *work = strip + Panels::floats(NR, std::max(s.widest(), most)), *panels = work + 2 * size;
+    const float *g = grad + rows.first * s.sizes[s.layers], *h = hidden + s.hidden() * batch;
+    long at = s.length;
+    for (long k = s.layers - 1; k >= 0; k--) {
+        const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
+        at -= s.weight(k) + s.bias(k);
+        if (k > 0) h -= batch * n_in;
+        const float *in = k > 0 ? h + rows.first * n_in : x + rows.first * x_row;
+        if (grads) {
+            float *to = grads + at;
+            multiply({n_out, n_in, rows.rows, g, 1, n_out, to, n_in, PLAIN, nullptr, 0, rows.later},
+                     {in, k > 0 ? n_in : x_row, 1, strip, false, false});
+            add_rows(rows.rows, n_out, g, to + s.weight(k), rows.later);
+        }
+        if (k == 0 && !grad_x) return;
+        float *to = k > 0 ? work + k % 2 * size : grad_x + rows.first * n_in;
+        multiply({rows.rows, n_in, n_out, g, n_out, 1, to, n_in, k > 0 ? MASK : PLAIN, in, n_in},
+                 {weights + at, n_in, 1, rows.one ? strip : panels, !rows.one, rows.later});
+        if (!rows.one) panels += Panels::floats(n_in, n_out);
+        g = to;
+    }
 }
 
 // From d loss / d out, grad (slices, batch, O): the gradients of the parameters and of x. Where null: not asked for
 extern "C" void mlp_backward(const Stack *stack, long batch, const float *x, long x_slice, long x_row,
                              const float *hidden, const float *grad, float *grads, float *grad_x) {
     const Stack &s = *stack;
-    const long kept = s.hidden() * batch, size = s.widest() * batch, strip = padded(std::max(s.widest(), batch) * NR);
+    const long blocks = Block::count(batch), most = std::min(batch, ROWS), widest = s.widest();
     pool.run(s.slices, [&](long i) {
-        float *panel = scratch(strip + 2 * size), *work = panel + strip;
-        const float *g = grad + i * batch * s.sizes[s.layers], *h = hidden + (i + 1) * kept;
-        long at = i * s.length;
-        for (long k = 0; k < s.layers; k++) at += s.weight(k) + s.bias(k);
-        for (long k = s.layers - 1; k >= 0; k--) {
-            const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
-            at -= s.weight(k) + s.bias(k);
-            if (k > 0) h -= batch * n_in;
-            const float *in = k > 0 ? h : x + i * x_slice;
-            if (grads) {
-                float *to = grads + at, *bias = to + s.weight(k);
-                const Product p{n_out, n_in, batch, g, 1, n_out, to, n_in, PLAIN, nullptr, 0};
-                multiply(p, in, k > 0 ? n_in : x_row, 1, panel);
-                std::memcpy(bias, g, sizeof(float) * n_out);
-                for (long b = 1; b < batch; b++)
-                    for (long j = 0; j < n_out; j++) bias[j] += g[b * n_out + j];
-            }
-            if (k == 0 && !grad_x) break;
-            float *to = k > 0 ? work + k % 2 * size : grad_x + i * batch * n_in;
-            const Product p{batch, n_in, n_out, g, n_out, 1, to, n_in, k > 0 ? MASK : PLAIN, h, n_in};
-            multiply(p, s.flat + at, n_in, 1, panel);
-            g = to;
-        }
+        float *strip = scratch(Panels::floats(NR, std::max(widest, most)) + 2 * padded(widest * most) +
+                               s.panels(blocks > 1));
+        for (long k = 0; k < blocks; k++)
+            backward(s, Block::nth(k, batch), batch, s.flat + i * s.length, x + i * x_slice, x_row,
+                     hidden + i * s.hidden() * batch, grad + i * batch * s.sizes[s.layers],
+                     grads ? grads + i * s.length : nullptr, grad_x ? grad_x + i * batch * s.sizes[0] : nullptr, strip);
     });
 }
 
