@@ -35,10 +35,9 @@ import envs
 from common.agents import Actor, Stacks
 from common.errors import UsageError
 from common.evaluate import evaluate
-from common.fast.recorders import repeated
 from common.flags import Count, Natural, NonNegative, RunConfig, Unit
 from common.nets import Adam, Net
-from common.run import Run
+from common.run import Run, repeated
 from common.runs import main
 from common.seeding import Streams
 

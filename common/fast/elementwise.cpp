@@ -2,7 +2,6 @@
 // take longer than their arithmetic. Each is one rounding an element, so that its bits are PyTorch's on every CPU.
 
 #include <algorithm>
-#include <cmath>
 
 // in the order of elementwise.py's NAMES
 enum {
@@ -84,33 +83,52 @@ static void each(const Operation &o, F f) {
 }
 
 // of two equal numbers, as 0 and -0, minimum and maximum give the second; a NaN stays one
-template <class T>
-static void run(const Operation &o) {
-    const auto numbers = [&](auto f) { each<T, T, T>(o, f); };
-    const auto truths = [&](auto f) { each<bool, T, T>(o, f); };
+static void single(const Operation &o) {
+    const auto floats = [&](auto f) { each<float, float, float>(o, f); };
+    const auto truths = [&](auto f) { each<bool, float, float>(o, f); };
     switch (o.code) {
-    case COPY: numbers([](T a, T, T) { return a; }); break;
-    case ADD: numbers([](T a, T b, T) { return a + b; }); break;
-    case SUB: numbers([](T a, T b, T) { return a - b; }); break;
-    case MUL: numbers([](T a, T b, T) { return a * b; }); break;
-    case DIV: numbers([](T a, T b, T) { return a / b; }); break;
-    case MINIMUM: numbers([](T a, T b, T) { return a < b || a != a ? a : b; }); break;
-    case MAXIMUM: numbers([](T a, T b, T) { return a > b || a != a ? a : b; }); break;
-    case NEG: numbers([](T a, T, T) { return -a; }); break;
-    case ABS: numbers([](T a, T, T) { return std::fabs(a); }); break;
-    case AT_LEAST: numbers([](T a, T low, T) { return a < low ? low : a; }); break;
-    case CLAMP: numbers([](T a, T low, T high) { return a < low ? low : a > high ? high : a; }); break;
-    case LT: truths([](T a, T b, T) { return a < b; }); break;
-    case GT: truths([](T a, T b, T) { return a > b; }); break;
-    case LE: truths([](T a, T b, T) { return a <= b; }); break;
-    case GE: truths([](T a, T b, T) { return a >= b; }); break;
-    case EQ: truths([](T a, T b, T) { return a == b; }); break;
+    case COPY: floats([](float a, float, float) { return a; }); break;
+    case ADD: floats([](float a, float b, float) { return a + b; }); break;
+    case SUB: floats([](float a, float b, float) { return a - b; }); break;
+    case MUL: floats([](float a, float b, float) { return a * b; }); break;
+    case DIV: floats([](float a, float b, float) { return a / b; }); break;
+    case MINIMUM: floats([](float a, float b, float) { return a < b || a != a ? a : b; }); break;
+    case MAXIMUM: floats([](float a, float b, float) { return a > b || a != a ? a : b; }); break;
+    case NEG: floats([](float a, float, float) { return -a; }); break;
+    case ABS: floats([](float a, float, float) { return __builtin_fabsf(a); }); break;
+    case AT_LEAST: floats([](float a, float low, float) { return a < low ? low : a; }); break;
+    case CLAMP: floats([](float a, float low, float high) { return a < low ? low : a > high ? high : a; }); break;
+    case LT: truths([](float a, float b, float) { return a < b; }); break;
+    case GT: truths([](float a, float b, float) { return a > b; }); break;
+    case LE: truths([](float a, float b, float) { return a <= b; }); break;
+    case GE: truths([](float a, float b, float) { return a >= b; }); break;
+    case EQ: truths([](float a, float b, float) { return a == b; }); break;
     case AND: each<bool, bool, bool>(o, [](bool a, bool b, bool) { return a && b; }); break;
-    case WHERE: each<T, bool, T>(o, [](bool a, T b, T c) { return a ? b : c; }); break;
-    case NARROW: each<float, double, double>(o, [](double a, double, double) { return float(a); }); break;
+    case WHERE: each<float, bool, float>(o, [](bool a, float b, float c) { return a ? b : c; }); break;
+    }
+}
+
+// the few of double precision, an element after another: they are counts of steps, one for each agent
+static void wide(const Operation &o) {
+    for (long i = 0; i < o.size[0] * o.size[1] * o.size[2] * o.size[3]; i++) {
+        long at[4] = {}, left = i;
+        for (int dim = 3; dim >= 0; left /= o.size[dim--])
+            for (int k = 0; k < 4; k++) at[k] += left % o.size[dim] * (k ? o.from[k - 1] : o.to)[dim];
+        double *out = (double *)o.out + at[0];
+        const double *x[3];
+        for (int k = 0; k < 3; k++) x[k] = (const double *)o.in[k] + at[k + 1];
+        switch (o.code) {
+        case COPY: *out = *x[0]; break;
+        case ADD: *out = *x[0] + *x[1]; break;
+        case SUB: *out = *x[0] - *x[1]; break;
+        case MUL: *out = *x[0] * *x[1]; break;
+        case DIV: *out = *x[0] / *x[1]; break;
+        case WHERE: *out = ((const bool *)o.in[0])[at[1]] ? *x[1] : *x[2]; break;
+        case NARROW: ((float *)o.out)[at[0]] = float(*x[0]); break;
+        }
     }
 }
 
 extern "C" void elementwise(const Operation *list, long count) {
-    for (const Operation *o = list; o < list + count; o++) o->wide ? run<double>(*o) : run<float>(*o);
+    for (const Operation *o = list; o < list + count; o++) o->wide ? wide(*o) : single(*o);
 }

@@ -24,6 +24,7 @@ DIMS = 4
 aten = torch.ops.aten
 BINARY, UNARY = ("add", "sub", "mul", "div", "minimum", "maximum"), ("neg", "abs")
 TRUTHS = ("lt", "gt", "le", "ge", "eq")
+WIDE = ("copy", "add", "sub", "mul", "div", "where", "narrow")  # those that it has for double precision
 NAMES = ("copy", *BINARY, *UNARY, "at_least", "clamp", *TRUTHS, "and", "where", "narrow")  # elementwise.cpp's codes
 
 
@@ -110,6 +111,8 @@ def _translated(call: Call) -> list[tuple[Operation, list[Tensor]]] | None:
 def _operation(name: str, out: Tensor, *inputs: Tensor | float) -> tuple[Operation, list[Tensor]] | None:
     """out = name(inputs), numbers rounded to the tensors' precision first, as PyTorch does; None where types differ."""
     wide = any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in (out, *inputs))
+    if wide and name not in WIDE:
+        return None
     number = torch.float64 if wide else torch.float32
     tensors = [x if isinstance(x, Tensor) else torch.tensor(x, dtype=number) for x in inputs]
     kinds = [torch.bool if name == "and" or (name == "where" and k == 0) else number for k in range(len(tensors))]

@@ -56,13 +56,14 @@ KNOWN = {
     "rows of three by one number each": lambda x, y: x[..., :3].contiguous() / y[..., :1],
     "rows of three where each says": lambda x, y: torch.where(y[..., :1] > 0, x[..., :3].contiguous(), x[..., 3:6]),
     "many short rows": lambda x, y: x.view(-1, 2, 3) * y[0, 0, 0, :3] + y.view(-1, 2, 3)[:, :1],
-    "double precision": lambda x, y: 1 - torch.where(x > 0.1, WIDE, 0.9 * WIDE),
+    "double precision": lambda x, y: 1 - torch.where(x > 0.1, WIDE / 3, 0.9 * WIDE + WIDE.mT[..., :1, :].mT),
     "from double precision to single": lambda x, y: (WIDE / 0.9).float(),
     "ones": lambda x, y: torch.ones_like(x) * y,
     "grown by one": lambda x, y: [aten._foreach_add_.Scalar([x], 1), x * y][1],
 }
 UNKNOWN = {
     "a reduction": lambda x, y: x.sum(-1),
+    "negation in double precision": lambda x, y: -WIDE,
     "single precision and double": lambda x, y: x * y.double(),
     "a share of what is added": lambda x, y: torch.add(x, y, alpha=0.5),
     "clamp from above": lambda x, y: x.clamp(max=0.1),
