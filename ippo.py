@@ -37,7 +37,7 @@ from common.errors import UsageError
 from common.evaluate import evaluate
 from common.flags import Count, Natural, NonNegative, RunConfig, Unit
 from common.nets import Adam, Net
-from common.run import Run
+from common.run import Run, repeated
 from common.runs import main
 from common.seeding import Streams
 
@@ -244,13 +244,13 @@ def update(agents: Agents, steps: Steps, cfg: Config) -> dict[str, Tensor]:
         adv = centred / (centred.square().mean(-1, keepdim=True).sqrt() + ADV_EPS)
         old = log_prob(agents, steps.obs, steps.act)
     stop_iter = torch.zeros(old.shape[:2], device=old.device)
-    for _ in range(cfg.train_pi_iters):
+    for _ in repeated(cfg.train_pi_iters):
         logp = log_prob(agents, steps.obs, steps.act)
         going = kl(logp.detach(), old) <= 1.5 * cfg.target_kl  # who stops stays put, so its KL stays above, too
         stop_iter += going
         agents.pi_adam.descend(pi_loss(logp, old, adv, cfg.clip_ratio).mean(-1).sum(), going)
 
-    for _ in range(cfg.train_v_iters):
+    for _ in repeated(cfg.train_v_iters):
         agents.v_adam.descend(v_loss(value(agents.v, steps.obs), returns).mean(-1).sum())
 
     with torch.no_grad():
@@ -280,6 +280,7 @@ def train(cfg: Config, run: Run) -> None:
     actor = Actor(agents.pi)
     rollout = Rollout(len(run.seeds), env.n_agents, env.n_obs, env.n_act, cfg.rollout)
     noise = Streams(run.seeds, "exploration")
+    fast_update = run.record(update)
     env.reset()
     run.track(env=env, agents=agents, rollout=rollout, noise=noise)
     actor.refresh()
@@ -291,7 +292,7 @@ def train(cfg: Config, run: Run) -> None:
         run.store(rollout, step, obs, act, next_obs, rew, terminated, truncated)
         env.reset(terminated | truncated)
         if step % cfg.rollout == 0:
-            run.log.update(update(agents, rollout.steps(cfg.device), cfg))
+            run.log.update(fast_update(agents, rollout.steps(cfg.device), cfg))
             actor.refresh()
             std = agents.std()
         if step % cfg.steps_per_epoch == 0:

@@ -89,7 +89,7 @@ def contestants(case: Case, S: int, N: int, args: argparse.Namespace) -> tuple[d
     cfg = case.module.Config(device=args.device, **case.flags, **sizes)
     batches = transitions(case, env, cfg, args.device, 20)
     ways = ["batched" if args.device != "cpu" else "eager"]
-    if args.device != "cpu" and not ppo:
+    if args.device != "cpu":
         ways.insert(0, "graph")
     elif args.kernels:
         ways.insert(0, "compiled")
@@ -100,7 +100,7 @@ def contestants(case: Case, S: int, N: int, args: argparse.Namespace) -> tuple[d
         update, turn = case.module.update, itertools.cycle(batches)
         if way == "compiled":
             agents.use(args.kernels)
-        if way in ("compiled", "graph") and not ppo:
+        if way in ("compiled", "graph"):
             make = functools.partial(operations, args.kernels) if way == "compiled" else cuda_graph
             update = Recorded(update, make, print, required=True, exact=way == "compiled")
         works[way] = repeat(case.updates(update, agents, turn, cfg))

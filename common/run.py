@@ -21,6 +21,7 @@ from common.errors import SeedFailure, UsageError, defect, exit_status, files, o
 from common.fast.kernels import Kernels
 from common.fast.record import Plain, Recorded, Update
 from common.fast.recorders import cuda_graph, operations
+from common.fast.recorders import repeated as repeated  # for the updates of algorithms, which see nothing of fast
 from common.folder import Folder, Usage
 from common.layout import NETWORKS, POLICY, one_line
 from common.log import Log, summary

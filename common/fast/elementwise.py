@@ -22,8 +22,10 @@ Part = tuple[Any, ...]  # name, the tensor it writes to, tensors and numbers tha
 
 DIMS = 4
 aten = torch.ops.aten
-BINARY, UNARY, TRUTHS = ("add", "sub", "mul", "div", "minimum", "maximum"), ("neg", "abs"), ("lt", "gt")
-NAMES = ("copy", *BINARY, *UNARY, "at_least", "clamp", *TRUTHS, "where")  # elementwise.cpp's codes, in order
+BINARY, UNARY = ("add", "sub", "mul", "div", "minimum", "maximum"), ("neg", "abs")
+TRUTHS = ("lt", "gt", "le", "ge", "eq")
+WIDE = ("copy", "add", "sub", "mul", "div", "where", "narrow")  # those that it has for double precision
+NAMES = ("copy", *BINARY, *UNARY, "at_least", "clamp", *TRUTHS, "and", "where", "narrow")  # elementwise.cpp's codes
 
 
 def _same(name: str) -> Callable[..., list[Part]]:
@@ -47,12 +49,15 @@ RULES: dict[OpOverload, Callable[..., list[Part] | None]] = {  # what PyTorch's 
     **{getattr(aten, name).Scalar_out: _same(name) for name in ("mul", "div", *TRUTHS)},
     **{getattr(aten, name).Tensor_out: _same(name) for name in TRUTHS},
     aten.where.self_out: _same("where"),
+    aten.masked_fill_.Scalar: lambda x, mask, number: [("where", x, mask, number, x)],
+    aten.logical_and_.default: lambda x, y: [("and", x, x, y)],
     aten.rsub.Scalar_out: lambda out, x, number: [("sub", out, number, x)],
     aten.reciprocal.out: lambda out, x: [("div", out, 1.0, x)],
     aten.pow.Tensor_Scalar_out: lambda out, x, n: {1: [("copy", out, x)], 2: [("mul", out, x, x)]}.get(n),
     aten.clamp.out: _clamp,
     aten.cat.out: _cat,
-    aten.copy_.default: lambda out, x: [("copy", out, x)],
+    aten.clone.out: lambda out, x, memory_format=None: [("copy", out, x)],
+    aten.copy_.default: lambda out, x: [("narrow" if x.dtype == torch.float64 != out.dtype else "copy", out, x)],
     aten._foreach_add_.Scalar: lambda tensors, number: [("add", x, x, number) for x in tensors],
 }
 
@@ -62,6 +67,7 @@ class Operation(ctypes.Structure):
 
     _fields_ = [
         ("code", ctypes.c_long),
+        ("wide", ctypes.c_long),
         ("size", ctypes.c_long * DIMS),
         ("out", ctypes.c_void_p),
         ("to", ctypes.c_long * DIMS),
@@ -70,6 +76,7 @@ class Operation(ctypes.Structure):
     ]
 
 
+@torch.no_grad()
 def fused(calls: Sequence[Call], kernels: Kernels) -> list[Call]:
     """The same calls in the same order, successive ones that are known here as one."""
     found: list[Call] = []
@@ -102,10 +109,14 @@ def _translated(call: Call) -> list[tuple[Operation, list[Tensor]]] | None:
 
 
 def _operation(name: str, out: Tensor, *inputs: Tensor | float) -> tuple[Operation, list[Tensor]] | None:
-    """out = name(inputs), numbers rounded to single precision first, as PyTorch does; None where types are others."""
-    tensors = [x if isinstance(x, Tensor) else torch.tensor(x, dtype=torch.float32) for x in inputs]
-    kinds = [torch.bool if name == "where" and k == 0 else torch.float32 for k in range(len(tensors))]
-    kind = torch.bool if name in TRUTHS else torch.float32
+    """out = name(inputs), numbers rounded to the tensors' precision first, as PyTorch does; None where types differ."""
+    wide = any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in (out, *inputs))
+    if wide and name not in WIDE:
+        return None
+    number = torch.float64 if wide else torch.float32
+    tensors = [x if isinstance(x, Tensor) else torch.tensor(x, dtype=number) for x in inputs]
+    kinds = [torch.bool if name == "and" or (name == "where" and k == 0) else number for k in range(len(tensors))]
+    kind = torch.bool if name in (*TRUTHS, "and") else torch.float32 if name == "narrow" else number
     if [x.dtype for x in (out, *tensors)] != [kind, *kinds] or any(x.device.type != "cpu" for x in (out, *tensors)):
         return None
     tensors += tensors[:1] * (3 - len(tensors))
@@ -116,6 +127,7 @@ def _operation(name: str, out: Tensor, *inputs: Tensor | float) -> tuple[Operati
     rows = [(ctypes.c_long * DIMS)(*[0] * left, *stride) for stride in strides]
     operation = Operation(
         NAMES.index(name),
+        wide,
         (ctypes.c_long * DIMS)(*[1] * left, *size),
         out.data_ptr(),
         rows[0],

@@ -4,7 +4,8 @@
 //   y  (B, O) = x (B, I)   W^T (I, O)      W is (O, I): panels are transposed while they are packed
 //   dx (B, I) = dy (B, O)  W   (O, I)
 //   dW (O, I) = dy^T (O, B) x  (B, I)
-// The output of a network with a single one is sixteen chains of multiply-adds.
+// The output of a network with a single one is sixteen chains of multiply-adds. A large batch goes through all layers in
+// blocks of rows.
 
 #include "product.h"
 
@@ -37,53 +38,74 @@ static void dot(long m, long k, const float *x, long x_row, const float *w, floa
 
 extern "C" void mlp_threads(long threads) { pool.threads = threads; }
 
+// rows of one network's x through its layers. A null `hidden`: activations are not kept, but lie in `work`
+static void forward(const Stack &s, const Block &rows, long batch, const float *weight, const float *x, long x_row,
+                    float *hidden, float *work, float *panels, float *out) {
+    const float *in = x + rows.first * x_row;
+    for (long k = 0; k < s.layers; k++) {
+        const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
+        const bool last = k == s.layers - 1;
+        const float *bias = weight + s.weight(k);
+        float *y = last ? out + rows.first * n_out : hidden ? hidden + rows.first * n_out : work;
+        if (last && n_out == 1) return dot(rows.rows, n_in, in, x_row, weight, *bias, y);
+        linear(rows.rows, n_in, n_out, in, x_row, weight, bias, last ? BIAS : BIAS_RELU, y,
+               {panels, !rows.one, rows.later});
+        in = y, x_row = n_out, weight = bias + s.bias(k), work += rows.rows * n_out;
+        if (hidden) hidden += batch * n_out;
+        if (!rows.one) panels += Panels::floats(n_out, n_in);
+    }
+}
+
 // out (slices, batch, O), and hidden activations, by slice, then layer: (batch, units). A null `hidden`: not kept
 extern "C" void mlp_forward(const Stack *stack, long batch, const float *x, long x_slice, long x_row, float *hidden,
                             float *out) {
     const Stack &s = *stack;
-    const long kept = s.hidden() * batch, strip = padded(s.widest() * NR);
+    const long blocks = Block::count(batch), room = s.panels(blocks > 1);
     pool.run(s.slices, [&](long i) {
-        float *panel = scratch(strip + (hidden ? 0 : kept));
-        float *h = hidden ? hidden + i * kept : panel + strip;
-        const float *weight = s.flat + i * s.length, *in = x + i * x_slice;
-        long in_row = x_row;
-        for (long k = 0; k < s.layers; k++) {
-            const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
-            const bool last = k == s.layers - 1;
-            const float *bias = weight + s.weight(k);
-            float *y = last ? out + i * batch * n_out : h;
-            if (last && n_out == 1) return dot(batch, n_in, in, in_row, weight, *bias, y);
-            linear(batch, n_in, n_out, in, in_row, weight, bias, last ? BIAS : BIAS_RELU, y, panel);
-            in = y, in_row = n_out, h += batch * n_out;
-            weight = bias + s.bias(k);
-        }
+        float *panels = scratch(room + s.hidden() * std::min(batch, ROWS));
+        for (long k = 0; k < blocks; k++)
+            forward(s, Block::nth(k, batch), batch, s.flat + i * s.length, x + i * x_slice, x_row,
+                    hidden ? hidden + i * s.hidden() * batch : nullptr, panels + room, panels,
+                    out + i * batch * s.sizes[s.layers]);
     });
+}
+
+// the same rows back: `grad` is of one network's output, `grads` its parameters', which go on from the block before
+static void backward(const Stack &s, const Block &rows, long batch, const float *weights, const float *x, long x_row,
+                     const float *hidden, const float *grad, float *grads, float *grad_x, float *strip) {
+    const long most = std::min(batch, ROWS), size = padded(s.widest() * most);
+    float *work = strip + Panels::floats(NR, std::max(s.widest(), most)), *panels = work + 2 * size;
+    const float *g = grad + rows.first * s.sizes[s.layers], *h = hidden + s.hidden() * batch;
+    long at = s.length;
+    for (long k = s.layers - 1; k >= 0; k--) {
+        const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
+        at -= s.weight(k) + s.bias(k);
+        if (k > 0) h -= batch * n_in;
+        const float *in = k > 0 ? h + rows.first * n_in : x + rows.first * x_row;
+        if (grads)
+            gradients(rows.rows, n_in, n_out, g, in, k > 0 ? n_in : x_row, grads + at, grads + at + s.weight(k), strip,
+                      rows.later);
+        if (k == 0 && !grad_x) return;
+        float *to = k > 0 ? work + k % 2 * size : grad_x + rows.first * n_in;
+        gradient_of_x(rows.rows, n_in, n_out, g, weights + at, k > 0 ? in : nullptr, to,
+                      {rows.one ? strip : panels, !rows.one, rows.later});
+        if (!rows.one) panels += Panels::floats(n_in, n_out);
+        g = to;
+    }
 }
 
 // From d loss / d out, grad (slices, batch, O): the gradients of the parameters and of x. Where null: not asked for
 extern "C" void mlp_backward(const Stack *stack, long batch, const float *x, long x_slice, long x_row,
                              const float *hidden, const float *grad, float *grads, float *grad_x) {
     const Stack &s = *stack;
-    const long kept = s.hidden() * batch, size = s.widest() * batch, strip = padded(std::max(s.widest(), batch) * NR);
+    const long blocks = Block::count(batch), most = std::min(batch, ROWS), widest = s.widest();
     pool.run(s.slices, [&](long i) {
-        float *panel = scratch(strip + 2 * size), *work = panel + strip;
-        const float *g = grad + i * batch * s.sizes[s.layers], *h = hidden + (i + 1) * kept;
-        long at = i * s.length;
-        for (long k = 0; k < s.layers; k++) at += s.weight(k) + s.bias(k);
-        for (long k = s.layers - 1; k >= 0; k--) {
-            const long n_in = s.sizes[k], n_out = s.sizes[k + 1];
-            at -= s.weight(k) + s.bias(k);
-            if (k > 0) h -= batch * n_in;
-            const float *in = k > 0 ? h : x + i * x_slice;
-            if (grads) {
-                float *to = grads + at;
-                gradients(batch, n_in, n_out, g, in, k > 0 ? n_in : x_row, to, to + s.weight(k), panel);
-            }
-            if (k == 0 && !grad_x) break;
-            float *to = k > 0 ? work + k % 2 * size : grad_x + i * batch * n_in;
-            gradient_of_x(batch, n_in, n_out, g, s.flat + at, k > 0 ? h : nullptr, to, panel);
-            g = to;
-        }
+        float *strip = scratch(Panels::floats(NR, std::max(widest, most)) + 2 * padded(widest * most) +
+                               s.panels(blocks > 1));
+        for (long k = 0; k < blocks; k++)
+            backward(s, Block::nth(k, batch), batch, s.flat + i * s.length, x + i * x_slice, x_row,
+                     hidden + i * s.hidden() * batch, grad + i * batch * s.sizes[s.layers],
+                     grads ? grads + i * s.length : nullptr, grad_x ? grad_x + i * batch * s.sizes[0] : nullptr, strip);
     });
 }
 

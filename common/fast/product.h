@@ -2,7 +2,8 @@
 //
 // C = A B with B packed into panels of NV vectors, so that one tile kernel serves all products of a layer. An element is
 // one chain of multiply-adds over k from first to last, whatever the width of vectors, the place of the row or the number
-// of threads: the bits depend on none of these.
+// of threads: the bits depend on none of these. Chains go on from block to block where a batch is cut into blocks of rows,
+// which stay in the cache from one product to the next.
 
 #pragma once
 #include <algorithm>
@@ -33,6 +34,7 @@ constexpr int VL = 4, MR = 6;
 #endif
 
 constexpr int NV = 2, NR = NV * VL;  // vectors and columns of a panel
+constexpr long ROWS = 256;           // rows of a block, at most
 
 typedef float Vec __attribute__((vector_size(VL * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef int Index __attribute__((vector_size(VL * sizeof(int))));
@@ -45,11 +47,23 @@ struct Product {
     const float *a; long a_row, a_k;  // A[i][k] is a[i * a_row + k * a_k]
     float *c; long c_row;
     Finish finish; const float *extra; long extra_row;  // bias (n), or mask (m, n)
+    bool more = false;  // sums go on from what C holds
 };
 
 template <int M, int W>  // M rows, W vectors
 static void tile(const Product &p, long row, long col, const float *panel) {
+    const long cols = std::min<long>(W * VL, p.n - col);
+    float *c = p.c + row * p.c_row + col;
     Vec acc[M][W] = {};
+    if (p.more) {
+UNROLL(16)
+        for (int i = 0; i < M; i++) {
+            float held[W * VL] = {};
+            std::memcpy(held, c + i * p.c_row, sizeof(float) * cols);
+UNROLL(4)
+            for (int j = 0; j < W; j++) acc[i][j] = ((const Vec *)held)[j];
+        }
+    }
     const float *a = p.a + row * p.a_row;
     const long a_row = p.a_row, a_k = p.a_k;
     for (long k = 0; k < p.k; k++, a += a_k, panel += W * VL) {
@@ -63,8 +77,6 @@ UNROLL(4)
             for (int j = 0; j < W; j++) acc[i][j] += s * b[j];
         }
     }
-    const long cols = std::min<long>(W * VL, p.n - col);
-    float *c = p.c + row * p.c_row + col;
     if (cols == W * VL) {
 UNROLL(16)
         for (int i = 0; i < M; i++)
@@ -141,7 +153,9 @@ UNROLL(16)
 }
 
 // columns col .. col + width - 1 of B (k, n), zeros past its last. B[k][j] is b[k * b_k + j * b_col]; one stride is 1
-static void pack(long n, long k, const float *b, long b_k, long b_col, long col, int width, float *panel) {
+template <int W>  // vectors of a row
+static void pack(long n, long k, const float *b, long b_k, long b_col, long col, float *panel) {
+    constexpr int width = W * VL;
     const int cols = std::min<long>(width, n - col);
     b += col * b_col;
     if (cols < width) std::memset(panel, 0, sizeof(float) * k * width);
@@ -167,49 +181,90 @@ static void touch(const float *from, long floats) {
     for (long i = 0; i < floats; i += 16) (void)*(const volatile float *)(from + i);
 }
 
-// C's columns from col on, as many as the packed panel has
-static void multiply_panel(const Product &p, long col, int width, const float *panel) {
+// B as panels: in one place, each packed when its turn comes, or with `keep` side by side, for the products that follow
+struct Panels {
+    float *memory;
+    bool keep = false, packed = false;
+
+    static long floats(long n, long k) { return (n + NR - 1) / NR * NR * k; }  // of a B (k, n)
+};
+
+// B[k][j] is b[k * b_k + j * b_col]; one stride is 1
+static void multiply(const Product &p, const float *b, long b_k, long b_col, const Panels &panels) {
     const long blocks = (p.m + MR - 1) / MR;
-    for (long i = 0; i < blocks; i++) {  // rows shared out evenly: no thin tile at the end
-        const long row = p.m * i / blocks, m = p.m * (i + 1) / blocks - row;
-        width == NR ? rows<MR, NV>(m, p, row, col, panel) : rows<MR, 1>(m, p, row, col, panel);
-    }
-}
-
-static int panel_width(long n, long col) { return n - col > VL ? NR : VL; }
-
-static void multiply(const Product &p, const float *b, long b_k, long b_col, float *panel) {
-    if (b_col == 1) touch(b, (p.k - 1) * b_k + p.n);
+    if (!panels.packed && b_col == 1) touch(b, (p.k - 1) * b_k + p.n);
     for (long col = 0; col < p.n; col += NR) {
-        const int width = panel_width(p.n, col);
-        if (b_k == 1) touch(b + col * b_col, std::min<long>(width, p.n - col) * b_col);
-        pack(p.n, p.k, b, b_k, b_col, col, width, panel);
-        multiply_panel(p, col, width, panel);
+        const int width = p.n - col > VL ? NR : VL;
+        float *panel = panels.memory + (panels.keep ? col * p.k : 0);
+        if (!panels.packed) {
+            if (b_k == 1) touch(b + col * b_col, std::min<long>(width, p.n - col) * b_col);
+            const auto packed = width == NR ? pack<NV> : pack<1>;
+            packed(p.n, p.k, b, b_k, b_col, col, panel);
+        }
+        for (long i = 0; i < blocks; i++) {  // rows shared out evenly: no thin tile at the end
+            const long row = p.m * i / blocks, m = p.m * (i + 1) / blocks - row;
+            width == NR ? rows<MR, NV>(m, p, row, col, panel) : rows<MR, 1>(m, p, row, col, panel);
+        }
     }
 }
 
-// A layer's three products, for W (n_out, n_in) and rows of x (m, n_in), x_row apart. `panel` has room for NR columns.
+// y (n) = the sums of the columns of x (m, n), from first to last; with `more` they go on from y
+template <int V>  // vectors of columns at a time
+static long add_rows(long m, long n, long col, const float *x, float *y, bool more) {
+    for (; col + V * VL <= n; col += V * VL) {
+        Vec acc[V];
+        std::memcpy(acc, (more ? y : x) + col, sizeof acc);
+        for (long i = !more; i < m; i++)
+UNROLL(16)
+            for (int v = 0; v < V; v++) acc[v] += ((const Vec *)(x + i * n + col))[v];
+        std::memcpy(y + col, acc, sizeof acc);
+    }
+    return col;
+}
+
+static void add_rows(long m, long n, const float *x, float *y, bool more) {
+    long col = add_rows<16>(m, n, 0, x, y, more);
+    col = add_rows<4>(m, n, col, x, y, more);
+    col = add_rows<1>(m, n, col, x, y, more);
+    for (; col < n; col++) {
+        float sum = more ? y[col] : x[col];
+        for (long i = !more; i < m; i++) sum += x[i * n + col];
+        y[col] = sum;
+    }
+}
+
+// A layer's three products, for W (n_out, n_in) and rows of x (m, n_in), x_row apart
 
 // y (m, n_out) = x W^T + b
 static void linear(long m, long n_in, long n_out, const float *x, long x_row, const float *weight, const float *bias,
-                   Finish finish, float *y, float *panel) {
-    multiply({m, n_out, n_in, x, x_row, 1, y, n_out, finish, bias, 0}, weight, 1, n_in, panel);
+                   Finish finish, float *y, const Panels &panels) {
+    multiply({m, n_out, n_in, x, x_row, 1, y, n_out, finish, bias, 0}, weight, 1, n_in, panels);
 }
 
-// from dy (m, n_out): dW = dy^T x and db = sum of its rows
+// from dy (m, n_out): dW = dy^T x and db = sum of its rows, which with `more` go on from the rows before
 static void gradients(long m, long n_in, long n_out, const float *dy, const float *x, long x_row, float *weight,
-                      float *bias, float *panel) {
-    multiply({n_out, n_in, m, dy, 1, n_out, weight, n_in, PLAIN, nullptr, 0}, x, x_row, 1, panel);
-    std::memcpy(bias, dy, sizeof(float) * n_out);
-    for (long b = 1; b < m; b++)
-        for (long j = 0; j < n_out; j++) bias[j] += dy[b * n_out + j];
+                      float *bias, float *panel, bool more) {
+    multiply({n_out, n_in, m, dy, 1, n_out, weight, n_in, PLAIN, nullptr, 0, more}, x, x_row, 1, {panel});
+    add_rows(m, n_out, dy, bias, more);
 }
 
 // dx (m, n_in) = dy W, zero where `mask` (m, n_in), if there is one, is <= 0
 static void gradient_of_x(long m, long n_in, long n_out, const float *dy, const float *weight, const float *mask,
-                          float *dx, float *panel) {
-    multiply({m, n_in, n_out, dy, n_out, 1, dx, n_in, mask ? MASK : PLAIN, mask, n_in}, weight, n_in, 1, panel);
+                          float *dx, const Panels &panels) {
+    multiply({m, n_in, n_out, dy, n_out, 1, dx, n_in, mask ? MASK : PLAIN, mask, n_in}, weight, n_in, 1, panels);
 }
+
+// A block of rows of a batch
+struct Block {
+    long first, rows;
+    bool one, later;  // the only one, not the first
+
+    static long count(long batch) { return (batch + ROWS - 1) / ROWS; }
+    static Block nth(long k, long batch) {
+        const long n = count(batch), first = batch * k / n;
+        return {first, batch * (k + 1) / n - first, n == 1, k > 0};
+    }
+};
 
 constexpr int CHAINS = 16;  // of a sum that vectors add up, whatever their width
 
@@ -232,6 +287,12 @@ struct Stack {
     long bias(long k) const { return padded(sizes[k + 1]); }
     long hidden() const { return std::accumulate(sizes + 1, sizes + layers, 0L); }
     long widest() const { return *std::max_element(sizes, sizes + layers + 1); }
+    long panels(bool all) const {  // floats of all layers' panels, either way round, or of the largest one
+        long floats = 0;
+        for (long k = 0; k < layers; k++)
+            floats += std::max(Panels::floats(sizes[k], sizes[k + 1]), Panels::floats(sizes[k + 1], sizes[k]));
+        return all ? floats : Panels::floats(NR, widest());
+    }
 };
 
 // this thread's, at least that large

@@ -2,7 +2,8 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from common.fast.elementwise import fused
+from common.fast.elementwise import Call, fused
 from common.fast.kernels import Kernels
 
 Diagnostics = dict[str, Tensor]  # each (S, N)
@@ -50,16 +51,56 @@ def operations(kernels: Kernels | None, step: Callable[[], Diagnostics]) -> tupl
         if kernels is not None:
             kernels.spare, kernels.record = spare, None
     if kernels is not None:
-        recorder.calls = fused(recorder.calls, kernels)
+        recorder.calls = _fused(recorder.calls, kernels)
     return recorder.replay, {name: value.detach() for name, value in out.items()}
+
+
+def repeated(times: int) -> Iterator[int]:
+    """range(times), for a loop of an update whose rounds do the same to the same tensors.
+
+    Of such a loop a record holds one round, and runs it so often. Without it, a record holds every round, with memory
+    of its own for each; a GPU's does so anyway.
+    """
+    recorder = Recorder.active
+    if recorder is None:
+        yield from range(times)
+    elif times > 0:
+        start = len(recorder.calls)
+        yield 0
+        calls = recorder.calls[start:]
+        recorder.calls[start:] = [Loop(calls, times)]  # in place: the kernels note their calls in this list
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Recorded calls that are run one after another, so many times."""
+
+    calls: list[Call]
+    times: int
+
+    def __call__(self) -> None:
+        for _ in range(self.times):
+            _run(self.calls)
+
+
+def _run(calls: list[Call]) -> None:
+    for call in calls:
+        call()
+
+
+def _fused(calls: list[Call], kernels: Kernels) -> list[Call]:
+    """The same with lists of small operations as one call, within loops too."""
+    return fused([Loop(_fused(x.calls, kernels), x.times) if isinstance(x, Loop) else x for x in calls], kernels)
 
 
 class Recorder(TorchDispatchMode):
     """Runs operations and keeps them as calls that write to the same memory again; views need not be run again."""
 
+    active: ClassVar["Recorder | None"] = None  # the one that records at present
+
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[Callable[[], Any]] = []
+        self.calls: list[Call] = []
         self.kept: list[Any] = []  # results whose memory a call may know by its address alone
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # pyright: ignore
@@ -77,20 +118,30 @@ class Recorder(TorchDispatchMode):
             self.calls.append(_again(func, args, kwargs, results))
         return out
 
+    def __enter__(self) -> Any:
+        Recorder.active = self
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        Recorder.active = None
+        super().__exit__(*error)
+
     def replay(self) -> None:
         with torch.no_grad():
-            for call in self.calls:
-                call()
+            _run(self.calls)
 
 
 EMPTY = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty}  # only take memory
-CONSTANT = {torch.ops.aten.ones_like, torch.ops.aten.zeros_like, torch.ops.aten.new_zeros, torch.ops.aten.scalar_tensor}
+CONSTANT = {torch.ops.aten.ones_like, torch.ops.aten.zeros_like, torch.ops.aten.zeros, torch.ops.aten.new_zeros}
+CONSTANT |= {torch.ops.aten.scalar_tensor}
 
 
 def _again(func: OpOverload, args: Any, kwargs: Any, results: list[Tensor]) -> Callable[[], Any]:
     """The same operation, writing to `results`: by its form with `out`, or where it has none by a copy."""
     if func.overloadpacket in CONSTANT:
         return functools.partial(torch.ops.aten.copy_.default, results[0], results[0].clone())
+    if func == torch.ops.aten._to_copy.default:
+        return functools.partial(torch.ops.aten.copy_.default, results[0], args[0])
     inputs = [(a.name, str(a.type)) for a in func._schema.arguments]
     for overload in func.overloadpacket.overloads():
         form = getattr(func.overloadpacket, overload)

@@ -75,16 +75,14 @@ struct Parts {
     }
 };
 
-// B (k, n) in panels, as `multiply` packs them one by one; b_k or b_col is 1
-static void pack_all(long n, long k, const float *b, long b_k, long b_col, float *panels) {
-    for (long col = 0; col < n; col += NR) pack(n, k, b, b_k, b_col, col, panel_width(n, col), panels + col * k);
+// The gradients of a layer from all rows, block by block
+static void all_gradients(long rows, long n_in, long n_out, const float *dy, const float *x, long x_row, float *weight,
+                          float *bias, float *panel) {
+    for (long k = 0; k < Block::count(rows); k++) {
+        const Block b = Block::nth(k, rows);
+        gradients(b.rows, n_in, n_out, dy + b.first * n_out, x + b.first * x_row, x_row, weight, bias, panel, b.later);
+    }
 }
-
-static void multiply_packed(const Product &p, const float *panels) {
-    for (long col = 0; col < p.n; col += NR) multiply_panel(p, col, panel_width(p.n, col), panels + col * p.k);
-}
-
-static long whole_panels(long n) { return (n + NR - 1) / NR * NR; }
 
 // One time of m rows: h' from gates g (m, 3H), o (m, 3H) and h (m, H), and r, z, n, o_n (m, 4H) for the way back
 static void cell(long m, long H, const float *g, const float *o, const float *h, float *kept, float *after) {
@@ -127,25 +125,24 @@ static void cell_back(long m, long H, const float *grad, const float *kept, cons
 extern "C" void recurrent_forward(const RecurrentStack *net, long times, const long *running, const float *x, long x_slice,
                                   long x_row, const float *start, float *hidden, float *cells, float *h, float *q) {
     const long I = net->I, H = net->H, A = net->A, B = running[0], R = std::accumulate(running, running + times, 0L);
-    const long strip = padded(std::max(I, H) * NR), panels = padded(whole_panels(3 * H) * H);
+    const long strip = Panels::floats(NR, std::max(I, H)), panels = padded(Panels::floats(3 * H, H));
     pool.run(net->slices, [&](long i) {
         const Parts<const float> p(*net, net->flat + i * net->length);
         float *panel = scratch(strip + panels + R * 4 * H + B * 7 * H), *packed = panel + strip, *first = packed + panels;
         float *gates = first + R * H, *o = gates + R * 3 * H, *spare = o + B * 3 * H;
         if (hidden) first = hidden + i * R * H;
-        linear(R, I, H, x + i * x_slice, x_row, p.first, p.first_bias, BIAS_RELU, first, panel);
-        linear(R, H, 3 * H, first, H, p.ih, p.ih_bias, BIAS, gates, panel);
-        pack_all(3 * H, H, p.hh, 1, H, packed);
+        linear(R, I, H, x + i * x_slice, x_row, p.first, p.first_bias, BIAS_RELU, first, {panel});
+        linear(R, H, 3 * H, first, H, p.ih, p.ih_bias, BIAS, gates, {panel});
         const float *before = start + i * B * H;
         float *after = h + i * R * H, *kept = cells ? cells + i * R * 4 * H : spare;
         for (long t = 0; t < times; t++) {
             const long m = running[t];
-            multiply_packed({m, 3 * H, H, before, H, 1, o, 3 * H, BIAS, p.hh_bias, 0}, packed);
+            linear(m, H, 3 * H, before, H, p.hh, p.hh_bias, BIAS, o, {packed, true, t > 0});
             cell(m, H, gates, o, before, kept, after);
             before = after, after += m * H, gates += m * 3 * H;
             if (cells) kept += m * 4 * H;
         }
-        linear(R, H, A, h + i * R * H, H, p.last, p.last_bias, BIAS, q + i * R * A, panel);
+        linear(R, H, A, h + i * R * H, H, p.last, p.last_bias, BIAS, q + i * R * A, {panel});
     });
 }
 
@@ -156,7 +153,7 @@ extern "C" void recurrent_backward(const RecurrentStack *net, long times, const 
                                    const float *h, const float *grad_h, const float *grad_q, float *grads,
                                    float *grad_x) {
     const long I = net->I, H = net->H, A = net->A, B = running[0], R = std::accumulate(running, running + times, 0L);
-    const long strip = padded(std::max({I, 3 * H, A, R}) * NR), panels = padded(whole_panels(H) * 3 * H);
+    const long strip = Panels::floats(NR, std::max({I, 3 * H, A, ROWS})), panels = padded(Panels::floats(H, 3 * H));
     pool.run(net->slices, [&](long i) {
         const Parts<const float> p(*net, net->flat + i * net->length);
         const Parts<float> d(*net, grads + i * net->length);
@@ -167,8 +164,8 @@ extern "C" void recurrent_backward(const RecurrentStack *net, long times, const 
         // the last layer, and what each hidden state is told by it
         if (grad_q) {
             const float *dq = grad_q + i * R * A;
-            gradients(R, H, A, dq, hs, H, d.last, d.last_bias, panel);
-            gradient_of_x(R, H, A, dq, p.last, nullptr, d_h, panel);
+            all_gradients(R, H, A, dq, hs, H, d.last, d.last_bias, panel);
+            gradient_of_x(R, H, A, dq, p.last, nullptr, d_h, {panel});
         } else std::memset(d_h, 0, sizeof(float) * R * H);
         if (grad_h)
             for (long j = 0; j < R * H; j++) d_h[j] += grad_h[i * R * H + j];
@@ -177,21 +174,20 @@ extern "C" void recurrent_backward(const RecurrentStack *net, long times, const 
         for (long t = 1, at = B, last = 0; t < times; last += running[t - 1], at += running[t++])
             std::memcpy(before + at * H, hs + last * H, sizeof(float) * running[t] * H);
         // back through time
-        pack_all(H, 3 * H, p.hh, H, 1, packed);
         std::memset(dh, 0, sizeof(float) * B * H);
         const float *kept = cells + i * R * 4 * H;
         for (long t = times - 1, at = R; t >= 0; t--) {
             const long m = running[t];
             at -= m;
             cell_back(m, H, d_h + at * H, kept + at * 4 * H, before + at * H, d_o + at * 3 * H, d_g + at * 3 * H, dh);
-            multiply_packed({m, H, 3 * H, d_o + at * 3 * H, 3 * H, 1, through, H, PLAIN, nullptr, 0}, packed);
+            gradient_of_x(m, H, 3 * H, d_o + at * 3 * H, p.hh, nullptr, through, {packed, true, t < times - 1});
             for (long j = 0; j < m * H; j++) dh[j] += through[j];
         }
         // the weights, over all times at once
-        gradients(R, H, 3 * H, d_o, before, H, d.hh, d.hh_bias, panel);
-        gradients(R, H, 3 * H, d_g, hidden + i * R * H, H, d.ih, d.ih_bias, panel);
-        gradient_of_x(R, H, 3 * H, d_g, p.ih, hidden + i * R * H, d_first, panel);
-        gradients(R, I, H, d_first, x + i * x_slice, x_row, d.first, d.first_bias, panel);
-        if (grad_x) gradient_of_x(R, I, H, d_first, p.first, nullptr, grad_x + i * R * I, panel);
+        all_gradients(R, H, 3 * H, d_o, before, H, d.hh, d.hh_bias, panel);
+        all_gradients(R, H, 3 * H, d_g, hidden + i * R * H, H, d.ih, d.ih_bias, panel);
+        gradient_of_x(R, H, 3 * H, d_g, p.ih, hidden + i * R * H, d_first, {panel});
+        all_gradients(R, I, H, d_first, x + i * x_slice, x_row, d.first, d.first_bias, panel);
+        if (grad_x) gradient_of_x(R, I, H, d_first, p.first, nullptr, grad_x + i * R * I, {panel});
     });
 }

@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from helpers.checks import kept, rows_of
+from helpers.checks import compiled, kept, rows_of
 from helpers.toys import WIDTHS, Toy
 from torch import Tensor, nn
 
@@ -403,6 +403,16 @@ def test_a_run_stopped_and_resumed_equals_one_never_stopped(env, steps_per_epoch
         assert straight == resumed and straight["step"] == 3 * steps_per_epoch
 
 
+@pytest.mark.parametrize("env", ["DifferentialGame-2", "2-4HalfCheetah"])
+def test_a_recorded_run_equals_one_that_runs_as_written(env, tmp_path):
+    compiled()
+    for record in ("on", "off"):
+        assert train(tmp_path / record, env=env, epochs=4, num_runs=2, record=record) == 0
+    for seed in range(2):
+        recorded, written = (kept(tmp_path / record / "x" / f"x_s{seed}") for record in ("on", "off"))
+        assert recorded == written and written["step"] == 200, "six updates, of which three are replayed and not tested"
+
+
 @pytest.mark.parametrize("env", ["DifferentialGame-3", "2-4HalfCheetah"])
 def test_a_seed_learns_the_same_alone_as_beside_others(env, tmp_path):
     assert train(tmp_path / "beside", env=env, seed=4, num_runs=3) == 0
@@ -415,7 +425,7 @@ def test_a_rollout_holds_true_successors_and_episodes_that_time_ended(tmp_path, 
     seen = []
     update = ippo.update
     monkeypatch.setattr(ippo, "update", lambda agents, steps, cfg: (seen.append(steps), update(agents, steps, cfg))[1])
-    assert train(tmp_path, steps_per_epoch=64, epochs=1) == 0
+    assert train(tmp_path, steps_per_epoch=64, epochs=1, record="off") == 0
     obs, next_obs = (torch.cat([getattr(steps, name)[0, 0] for steps in seen]) for name in ("obs", "next_obs"))
     ended = torch.cat([steps.ended[0, 0] for steps in seen]).nonzero()[:, 0].tolist()
     assert ended == list(range(6, 64, 7)), "episodes of seven steps, over the end of the first rollout at step 32 too"
@@ -432,7 +442,7 @@ def test_a_run_draws_from_the_policy_that_the_update_takes_it_to_have_drawn_from
         return update(agents, steps, cfg)
 
     monkeypatch.setattr(ippo, "update", look_and_update)
-    assert train(tmp_path, epochs=2) == 0
+    assert train(tmp_path, epochs=2, record="off") == 0
     noise = ippo.Streams([0], "exploration")
     drawn = torch.stack([torch.from_numpy(noise.normal(2, 1)) for _ in range(3 * TINY["rollout"])], 2)
     torch.testing.assert_close(torch.cat(z, 2), drawn, rtol=0, atol=1e-5)

@@ -11,6 +11,7 @@ from common.fast.recorders import Recorder
 
 aten = torch.ops.aten
 ODD = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1e-42, -1.0, 3e38])
+WIDE = torch.randn(2, 3, 4, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 KNOWN = {
     "add": lambda x, y: x + y,
     "sub": lambda x, y: x - y,
@@ -29,6 +30,14 @@ KNOWN = {
     "lower than a tensor": lambda x, y: x < y,
     "greater than a number": lambda x, y: x > 0.1,
     "greater than a tensor": lambda x, y: x > y,
+    "no greater than a number": lambda x, y: x <= 0.1,
+    "no greater than a tensor": lambda x, y: x <= y,
+    "no lower than a number": lambda x, y: x >= 0.1,
+    "no lower than a tensor": lambda x, y: x >= y,
+    "equal to a number": lambda x, y: x == -1,
+    "equal to a tensor": lambda x, y: x == y,
+    "one truth and another": lambda x, y: (x > 0.1).logical_and_(y > 0.1),
+    "a number where a mask says": lambda x, y: (2 * x).masked_fill_(y > 0.1, 0.1),
     "where": lambda x, y: torch.where(x > y, x, y),
     "where of a mask by row": lambda x, y: torch.where((x[..., :1] > y[..., :1]), x, y),
     "add a number": lambda x, y: x + 0.1,
@@ -42,12 +51,20 @@ KNOWN = {
     "transposed": lambda x, y: x.mT[..., :4, :] * y[..., :4],
     "by PyTorch's form for a number": lambda x, y: aten.div.Scalar(aten.mul.Scalar(x, 0.1), 3),
     "of no dims": lambda x, y: x[0, 0, 0, 0] * y[0, 0, 0, 0],
+    "rows of three times one row": lambda x, y: x[..., :3].contiguous() * y[:, :, :1, :3],
+    "one row of three less rows": lambda x, y: y[:1, :, :1, :3] - x[..., :3].contiguous(),
+    "rows of three by one number each": lambda x, y: x[..., :3].contiguous() / y[..., :1],
+    "rows of three where each says": lambda x, y: torch.where(y[..., :1] > 0, x[..., :3].contiguous(), x[..., 3:6]),
+    "many short rows": lambda x, y: x.view(-1, 2, 3) * y[0, 0, 0, :3] + y.view(-1, 2, 3)[:, :1],
+    "double precision": lambda x, y: 1 - torch.where(x > 0.1, WIDE / 3, 0.9 * WIDE + WIDE.mT[..., :1, :].mT),
+    "from double precision to single": lambda x, y: (WIDE / 0.9).float(),
     "ones": lambda x, y: torch.ones_like(x) * y,
     "grown by one": lambda x, y: [aten._foreach_add_.Scalar([x], 1), x * y][1],
 }
 UNKNOWN = {
     "a reduction": lambda x, y: x.sum(-1),
-    "double precision": lambda x, y: x.double() * y.double(),
+    "negation in double precision": lambda x, y: -WIDE,
+    "single precision and double": lambda x, y: x * y.double(),
     "a share of what is added": lambda x, y: torch.add(x, y, alpha=0.5),
     "clamp from above": lambda x, y: x.clamp(max=0.1),
     "another power": lambda x, y: x.pow(3),
@@ -92,6 +109,23 @@ def test_it_has_pytorchs_bits_in_one_call(name):
 def test_what_it_does_not_know_stays_the_call_that_it_was(step):
     calls, _ = recorded(step, inputs(0))
     assert fused(calls, compiled())[-1] is calls[-1]
+
+
+@pytest.mark.parametrize("n", [1, 3, 15, 16])
+def test_long_planes_of_short_rows_have_pytorchs_bits(n):
+    """As rollouts of actions: rows that are repeated, and numbers that are, over more elements than fit a buffer."""
+    made = torch.Generator().manual_seed(n)
+    x, row, number = (torch.randn(2, 2, *size, generator=made) for size in ((1000, n), (1, n), (1000, 1)))
+
+    def step(x, row, number):
+        return torch.where(number > 0, row - x * row, number / x) * number + x.mT[..., :1, :].mT * x
+
+    calls, out = recorded(step, (x, row, number))
+    (call,) = fused(calls, compiled())
+    for tensor in (x, row, number):
+        tensor.copy_(tensor.flip(2) + 0.5)
+    call()
+    assert out.numpy().tobytes() == step(x, row, number).numpy().tobytes()
 
 
 def test_the_order_of_calls_is_kept():

@@ -58,21 +58,35 @@ def test_kernels_equal_double_precision_at_every_remainder_of_a_tile(units, batc
         torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
-def test_kernels_equal_double_precision_for_a_whole_rollout(native):
+# one block of rows, a row more, blocks of unlike sizes
+@pytest.mark.parametrize("batch", [256, 257, 700, 1100])
+def test_kernels_equal_double_precision_for_a_whole_rollout(batch, native):
     one, double = pair(9, 40, 20, 3)
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(2, 2, 1100, 9, generator=generator), torch.randn(2, 2, 1100, 3, generator=generator)
+    x, weight = torch.randn(2, 2, batch, 9, generator=generator), torch.randn(2, 2, batch, 3, generator=generator)
     for actual, expected in zip(gradients(one, x, weight), gradients(double, x.double(), weight.double())):
         torch.testing.assert_close(actual.double(), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_a_row_has_the_same_bits_in_a_batch_of_any_size(native):
     one, _ = pair(9, 64, 64, 3)
-    x = torch.randn(2, 2, 40, 9, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 2, 700, 9, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole = one(x)
-        for batch in (1, 7, 14, 39):
+        for batch in (1, 7, 14, 39, 256, 257):
             assert torch.equal(one(x[:, :, :batch]), whole[:, :, :batch])
+
+
+@pytest.mark.parametrize("sizes", [(9, 64, 64, 3), (5, 33, 7), (3, 20, 1)], ids=str)
+def test_gradients_have_the_same_bits_in_however_many_blocks_their_rows_lie(sizes, native):
+    one, _ = pair(*sizes)
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(2, 2, 200, width, generator=generator) for width in (sizes[0], sizes[-1]))
+    _, _, alone = gradients(one, x, weight)
+    for start in (0, 100, 450):  # of four blocks; rows without a gradient add nothing to a sum
+        long, where = torch.ones(2, 2, 800, sizes[0]), torch.zeros(2, 2, 800, sizes[-1])
+        long[:, :, start : start + 200], where[:, :, start : start + 200] = x, weight
+        assert torch.equal(gradients(one, long, where)[2], alone)
 
 
 def test_threads_share_out_networks_and_change_no_bit(native):
@@ -94,7 +108,7 @@ def test_threads_share_out_networks_and_change_no_bit(native):
 def test_no_bit_depends_on_the_compiler_or_on_the_width_of_vectors(compiler, cpu, native, monkeypatch):
     one, _ = pair(9, 70, 64, 3)
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(2, 2, 40, 9, generator=generator), torch.randn(2, 2, 40, 3, generator=generator)
+    x, weight = torch.randn(2, 2, 300, 9, generator=generator), torch.randn(2, 2, 300, 3, generator=generator)
     expected = gradients(one, x, weight)
     monkeypatch.setattr(MLP, "kernels", compiled_for(compiler, cpu, monkeypatch))
     assert all(map(torch.equal, gradients(one, x, weight), expected))

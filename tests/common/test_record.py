@@ -14,9 +14,10 @@ import d3g
 import i2q_ddpg
 import i2q_expectile
 import iddpg
+import ippo
 import mbpo_baseline
 from common.fast.record import Plain, Recorded
-from common.fast.recorders import Unrecordable, operations
+from common.fast.recorders import Loop, Unrecordable, operations, repeated
 from common.replay import Batch
 from common.seeding import Streams
 
@@ -30,6 +31,7 @@ ALGORITHMS = [
     (i2q_expectile, {}),
     (i2q_expectile, {"form": "released"}),
     (d3g, {}),
+    (ippo, {"train_pi_iters": 6, "train_v_iters": 4, "pi_lr": 0.01, "target_kl": 0.02}),  # some agents stop early
 ]
 NAMES = [" ".join([module.__name__, *map(str, flags.values())]) for module, flags in ALGORITHMS]
 
@@ -54,6 +56,13 @@ def record_by_hand(step):
     return replay, out
 
 
+def steps_of(batch: Batch) -> ippo.Steps:
+    """These transitions as a rollout, of episodes that ended where the task was over and at every third step."""
+    ended = batch.terminated.clone()
+    ended[..., ::3] = 1
+    return ippo.Steps(*batch, ended)
+
+
 def wide_rows(batch: Batch) -> Batch:
     """The same batch as a replay draws it: parts of one tensor's rows."""
     widths = [batch.obs.shape[-1], batch.act.shape[-1], batch.next_obs.shape[-1], 1, 1]
@@ -67,7 +76,7 @@ class Bench:
 
     def __init__(self, module, update=None, kernels=None, make=None, required=False, **flags):
         self.env, self.said = Toy([1, 2]), []
-        self.update = update or module.update
+        self.module, self.update = module, update or module.update
         self.plain, self.cfg = make_agents(module, self.env, **flags)
         self.recorded, _ = make_agents(module, self.env, **flags)
         for agents in (self.plain, self.recorded):
@@ -78,6 +87,7 @@ class Bench:
     def turn(self, seed, *more):
         """One update of each; whether they end the same in every bit of every tensor and diagnostic."""
         batch = wide_rows(make_batch(self.env, seed=seed))
+        batch = steps_of(batch) if self.module is ippo else batch
         expected = self.update(self.plain, batch, self.cfg, *more)
         actual = self.fast(self.recorded, batch, self.cfg, *more)
         return all(torch.equal(expected[name], actual[name]) for name in expected | actual) and self.same()
@@ -98,7 +108,17 @@ def test_a_recorded_update_trains_as_the_update_does_from_its_first_batch_on(mod
         more = [turn % 2 == 1] if module is d3g else []
         assert bench.turn(turn, *more)
     assert bench.said == [] and bench.fast.plain is None
-    assert int(bench.recorded.f_adam.step if module in (i2q_ddpg, d3g) else bench.recorded.q_adam.step) == 12
+    counted = {i2q_ddpg: "f_adam", d3g: "f_adam", ippo: "v_adam"}.get(module, "q_adam")
+    assert int(getattr(bench.recorded, counted).step) == 12 * flags.get("train_v_iters", 1)
+
+
+def test_agents_of_a_recorded_rollout_stop_when_they_would_alone():
+    bench, stops = Bench(ippo, kernels=compiled(), train_pi_iters=12, pi_lr=0.01, target_kl=0.02), []
+    for turn in range(6):
+        assert bench.turn(turn)
+        (record,) = bench.fast.records.values()
+        stops += record.out["StopIter"].flatten().tolist()
+    assert len(set(stops)) > 3 and bench.said == []
 
 
 def test_records_share_no_memory_with_each_other_or_with_what_comes_between():
@@ -142,6 +162,43 @@ def test_what_an_update_makes_anew_and_then_changes_is_made_anew_in_each_replay(
         replay()
         assert total.tolist() == out["total"].tolist() == [0, 2 * turn, 2 * turn]
         assert out["view"].tolist() == [[2], [2]]
+
+
+@pytest.mark.parametrize("times", [0, 1, 2, 7])
+@pytest.mark.parametrize("form", ["eager", "compiled"])
+def test_of_a_loop_a_record_holds_one_round_and_runs_them_all(form, times):
+    total, x = torch.zeros(3), torch.ones(3)
+
+    def step():
+        for _ in repeated(times):
+            for _ in repeated(2):
+                total.add_(x.sin())
+            total.mul_(2)
+        return {"total": total + 0}
+
+    replay, out = operations(compiled() if form == "compiled" else None, step)
+    total.zero_()
+    replay()
+    recorded = total.clone()
+    assert torch.equal(out["total"], recorded)
+    total.zero_()
+    assert torch.equal(step()["total"], recorded) and (recorded != 0).all() == (times > 0)
+    loops = [call for call in replay.__self__.calls if isinstance(call, Loop)]
+    assert [len(loop.calls) for loop in loops] == [2] * (times > 0)
+
+
+def test_a_loop_whose_rounds_differ_is_found_out():
+    def update(agents, batch, cfg):
+        weight = torch.ones_like(batch.rew)
+        for _ in repeated(3):
+            weight = weight * 0.5
+            agents.q_adam.descend((q_loss(agents, batch, cfg) * weight).mean(-1).sum())
+        return {"LossQ": weight.mean(-1)}
+
+    bench = Bench(iddpg, update, compiled())
+    assert all(bench.turn(turn) for turn in range(4))
+    (line,) = bench.said
+    assert "replay gives a different" in line
 
 
 @pytest.mark.parametrize(
@@ -401,4 +458,4 @@ def test_a_checkpoint_holds_the_rows_that_wait():
 
 
 def test_every_algorithm_that_is_recorded_is_compared_here():
-    assert {module.__name__ for module, _ in ALGORITHMS} == {*algorithms()} - {"ippo"}  # its updates end early by value
+    assert {module.__name__ for module, _ in ALGORITHMS} == {*algorithms()}

@@ -36,7 +36,8 @@ def make_agents(
     module: ModuleType, env: VectorEnv, dtype: torch.dtype = torch.float32, **flags: Any
 ) -> tuple[Any, Any]:
     """An algorithm's Agents and Config, small, with biases that are not zero and targets unlike the online networks."""
-    cfg = module.Config(**{"hid": 8, "batch_size": 6, **flags})
+    small = {"hid": 8, "batch_size": 6} if hasattr(module.Config, "batch_size") else {"hid": 8}
+    cfg = module.Config(**{**small, **flags})
     agents = module.Agents(env, cfg, env.seeds)
     rng = torch.Generator().manual_seed(0)
     for net in nets_of(agents).values():
