@@ -18,9 +18,11 @@ struct Operation {
     long from[3][4];
 };
 
-// out[m] = f(a[m], b[m], c[m]); the loops that the compiler makes vectors of are those with the common strides
+// out[m] = f(a[m], b[m], c[m]); the loops that the compiler makes vectors of are those with the common strides. Not
+// inlined, as each of its two callers would be compiled with them
 template <class Out, class A, class B, class F>
-static void row(long n, Out *out, long to, const A *a, long fa, const B *b, long fb, const B *c, long fc, F f) {
+[[gnu::noinline]] static void row(long n, Out *out, long to, const A *a, long fa, const B *b, long fb, const B *c, long fc,
+                                  F f) {
     if (to == 1 && fa == 1 && fb == 1 && fc == 1)
         for (long m = 0; m < n; m++) out[m] = f(a[m], b[m], c[m]);
     else if (to == 1 && fa == 1 && fb == 0)
