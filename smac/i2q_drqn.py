@@ -188,14 +188,14 @@ def qss_target(agents: Agents, steps: Steps, cfg: Config) -> Tensor:
     return backed_up(steps, value(agents.qss_targ, steps.next_h, successor), cfg.gamma)
 
 
-def q_target(agents: Agents, steps: Steps, f: Tensor | None, cfg: Config) -> Tensor:
-    """Q's target by the rule: (S, N, M).
+def q_target(agents: Agents, steps: Steps, y_qss: Tensor, f: Tensor | None, cfg: Config) -> Tensor:
+    """Q's target by the rule, of which `y_qss` is Qss's: (S, N, M).
 
     Released: min(y, r + gamma (1 - d) Q'(f, a*)), a* as in y. 1, (14): r + gamma (1 - d) max_a Q'(h'*, a), h'* the
     better of f' and h' under Qss'. No f: mix (r + gamma (1 - d) V'(h')) + (1 - mix) y.
     """
     if agents.rule == "no_f":
-        return cfg.mix * qss_target(agents, steps, cfg) + (1 - cfg.mix) * steps.y
+        return cfg.mix * y_qss + (1 - cfg.mix) * steps.y
     if agents.rule == "released":
         assert f is not None
         return torch.minimum(backed_up(steps, chosen(agents.q_targ.head(f), steps.best), cfg.gamma), steps.y)
@@ -233,8 +233,8 @@ def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
     steps = Steps(h[:, :, batch.now], h[:, :, batch.next], y, best, batch)
 
     with torch.no_grad():
-        y = qss_target(agents, steps, cfg)
-    loss_qss = mean((value(agents.qss, steps.h, steps.next_h) - y).square(), batch.real)
+        y_qss = qss_target(agents, steps, cfg)
+    loss_qss = mean((value(agents.qss, steps.h, steps.next_h) - y_qss).square(), batch.real)
     agents.qss_rms.descend(loss_qss.sum())
 
     losses, f = {"LossQss": loss_qss.detach()}, None
@@ -249,7 +249,7 @@ def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
         losses["LossF"] = loss_f.detach()
 
     with torch.no_grad():
-        y = q_target(agents, steps, f, cfg)
+        y = q_target(agents, steps, y_qss, f, cfg)
     q = chosen(q[:, :, batch.now], batch.act)
     loss_q = mean((q - y).square(), batch.real)
     agents.q_rms.descend(loss_q.sum())
