@@ -26,8 +26,11 @@ from smac.common.play import Memory
 FPS = 5  # steps of a game per second of film
 
 
-def load(run: Path, seed: int) -> tuple[envs.MaskedEnv, Any, int]:
-    """The environment of a run, its agents as they were saved last, and the size of their memory. Raises UsageError."""
+def load(run: Path, seed: int, copies: int = 1) -> tuple[envs.MaskedEnv, Any, int]:
+    """So many copies of a run's environment, its agents as they were saved last, and the size of their memory.
+
+    Raises UsageError.
+    """
     try:
         config = json.loads((run / "config.json").read_text())
         module = importlib.import_module(f"smac.{config['algorithm']}")
@@ -35,7 +38,7 @@ def load(run: Path, seed: int) -> tuple[envs.MaskedEnv, Any, int]:
         cfg = module.Config(**{**known, "device": "cpu"})
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UsageError(f"{run}: no run of a recurrent learner ({error}); its folder is data/NAME/NAME_s0") from None
-    env = envs.make(cfg.env, [seed], 1, cfg.test_ep_len)
+    env = envs.make(cfg.env, [seed], copies, cfg.test_ep_len)
     agents, checkpoints = module.Agents(env, cfg, (cfg.seed,)), Checkpoints(run / "checkpoint")
     steps = checkpoints.steps()
     if not steps:

@@ -23,6 +23,7 @@ import os
 import sys
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from smac.common.picture import Units
 from smac.envs.base import MaskedEnv
 
 SCALE = 10.0  # of rewards, as JaxMARL's own Q-learners have it: SMAC's best return is 20, SMAX's 2
+ATTACKS = 5  # the first action that attacks; those before it move and stop
 NEVER = 10**6  # steps: the limit is ours, so that truncation can be told from the end
 
 
@@ -85,7 +87,7 @@ class Smax(MaskedEnv):
         return Units(np.asarray(state.unit_positions), np.asarray(state.unit_health), self.n_agents)
 
     def target(self, act: np.ndarray) -> np.ndarray:
-        return act - 5
+        return act - ATTACKS
 
     def table(self) -> str:
         n, enemies = self.n_agents, self.game.num_enemies
@@ -93,7 +95,8 @@ class Smax(MaskedEnv):
             "agent  sees",
             f"all    0-{self.n_obs - 1}  13 numbers of each of {n - 1} allies and {enemies} enemies, 10 of its own",
             "       may do",
-            f"       0-3  move up, right, down, left, 4  stop, 5-{4 + enemies}  attack enemy 0-{enemies - 1}",
+            f"       0-3  move up, right, down, left, 4  stop, {ATTACKS}-{ATTACKS + enemies - 1}  attack enemy "
+            f"0-{enemies - 1}",
         ]
         return "\n".join(lines)
 
@@ -106,7 +109,7 @@ class Smax(MaskedEnv):
         return f"allies {', '.join(texts[:n])}  enemies {', '.join(texts[n:])}"
 
     def action_name(self, act: int) -> str:
-        return ("up", "right", "down", "left", "stop")[act] if act < 5 else f"attack {act - 5}"
+        return ("up", "right", "down", "left", "stop")[act] if act < ATTACKS else f"attack {act - ATTACKS}"
 
 
 @functools.cache  # compiling takes seconds
@@ -115,7 +118,8 @@ def _load(name: str) -> tuple[Any, Any, Any, Any]:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it reports on parts of its own that are not installed
+        sink = io.StringIO()  # it reports on parts of its own that are not installed, and sets stdout anew meanwhile
+        with contextlib.redirect_stdout(sink), mock.patch.object(sys, "__stdout__", sink):
             import jaxmarl  # noqa: F401  # pyright: ignore[reportMissingImports]
         import jax  # pyright: ignore[reportMissingImports]
         from jaxmarl.environments.smax import (  # pyright: ignore[reportMissingImports]

@@ -9,7 +9,7 @@ import pytest
 from helpers.recurrent import assert_same, command, left
 
 from common.errors import UsageError
-from smac import envs, i2q_drqn, iql
+from smac import envs, i2q_drqn, iql, scripted
 
 needs_jax = pytest.mark.skipif(
     importlib.util.find_spec("jaxmarl") is None, reason="needs the extra: pip install '.[smax]' (Python 3.11 or newer)"
@@ -49,6 +49,34 @@ def test_an_unknown_map_is_refused_and_the_papers_is_there():
     with pytest.raises(UsageError, match=r"no such map; known: .*2s3z.*3s_vs_4z.*8m"):
         envs.make("smax:9m", [0], 1, 100)
     assert envs.make("smax:3s_vs_4z", [0], 1, 100).n_act == 9
+
+
+@needs_jax
+def test_attack_k_is_on_the_enemy_that_units_calls_the_k_th():
+    env = envs.make("smax:3m", [0], 1, 100)
+    env.reset()
+    looked = 0
+    for _ in range(20):
+        moves = np.where(env.avail[..., scripted.RIGHT], scripted.RIGHT, 4)
+        env.step(np.where(env.avail[..., 5:].any(-1), env.avail[..., 5:].argmax(-1) + 5, moves))
+        units, legal = env.units(), env.avail[0, :, 0, 5:]
+        for i in np.flatnonzero(units.health[:3] > 0):
+            distance = np.linalg.norm(units.place[3:] - units.place[i], axis=-1)
+            out = ~legal[i] & (units.health[3:] > 0)
+            looked += legal[i].any() and out.any()
+            assert not (legal[i].any() and out.any()) or distance[legal[i]].max() < distance[out].min()
+    assert looked > 3
+
+
+@needs_jax
+def test_scripts_win_games_that_agents_who_have_learned_nothing_lose(data_dir, capsys):
+    assert command(iql, data_dir, env="smax:3m", epochs=1, replay_steps=1000) == 0
+    capsys.readouterr()
+    assert scripted.main([str(data_dir / "x" / "x_s0"), "--episodes", "8"]) == 0
+    title, _, *rows = capsys.readouterr().out.splitlines()
+    assert title == "smax:3m, 8 episodes each"
+    won = {row[:24].strip(): float(row[24:].split()[1]) for row in rows}
+    assert len(won) == 8 and won["none"] == 0 and won["walk and attack weakest"] > 0.2
 
 
 @needs_jax
