@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from common.layout import (
     short,
 )
 from common.limits import most_threads
+
+VERSIONS = "torch", "numpy", "gymnasium", "mujoco", "jaxmarl", "jax"  # of these, those that have been imported
 
 
 class Usage(UsageError):
@@ -120,7 +123,7 @@ class Folder:
 
     def begin(self, progress: str) -> None:
         """Write config.json, and set progress.txt back to what it was at a checkpoint: later rows are made again."""
-        versions = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco")}
+        versions = {name: importlib.metadata.version(name) for name in VERSIONS if name in sys.modules}
         began = {"threads": self.threads, "compile": self.compile, "versions": versions}
         data = json.dumps({**self.config, **began}, indent=1) + "\n"
         write_atomic(self.path / CONFIG, data.encode())
