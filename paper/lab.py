@@ -33,6 +33,7 @@ LAB = (
     Part(1, (CHEETAH,), (D3G, RELEASED, f"{I2Q} --rule released"), 5, 20),
     Part(1, ROBOTS, (I2Q, IDDPG, MBPO, D3G), 3, 20),
     Part(1, ("2x3Walker",), (f"{I2Q} --pi_lr 0.0001", f"{IDDPG} --pi_lr 0.0001"), 3, 20),  # docs/i2q_ddpg.md: they die
+    Part(1, ("2x3Walker", "2x4Ant", "3x1Hopper"), (f"{I2Q} --rule released",), 3, 20),  # robots that fall
     Part(1, ("2-4HalfCheetah",), ("ippo",), 3, 20),
     Part(1, ("StochasticDifferentialGame-3",), (I2Q, IDDPG, D3G, MBPO), 4, 55),
     Part(1, ("8x1Ant", "6x1Walker"), (f"{I2Q} --obs full", f"{IDDPG} --obs full"), 3, 10),

@@ -21,7 +21,7 @@ from curves.table import describe
 from paper import tables
 from paper.claims import OTHERS, RULE, Answer
 from paper.data import Data
-from paper.figures import FIGURES, ROBOTS, Figure
+from paper.figures import FIGURES, I2Q, ROBOTS, Figure
 from paper.panels import panels
 from paper.report import name_of
 from paper.runs import ROOT
@@ -29,6 +29,7 @@ from paper.runs import ROOT
 PAGES = ("README.md", "docs/results.md")
 VERDICTS = ("reproduced", "not reproduced", "undecided")
 ON_ROBOTS = FIGURES["9"].lines | FIGURES["11"].lines | FIGURES["13"].lines
+ON_ROBOTS |= {"I2Q, released rule": f"{I2Q} --rule released"}
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
 PICTURES = {
     "differential_game": FIGURES["6"],
