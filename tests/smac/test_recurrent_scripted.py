@@ -1,6 +1,7 @@
 """A script that takes a part of the agents' decisions on SMAX: what it decides, and what it leaves to them."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from smac.common.picture import Units
 NOBODY = -1e9
 
 
-def game(health):
+def game(health: list[int]) -> tuple[Any, np.ndarray]:
     """Two allies at (0, 0) and (5, 5), three enemies at (1, 3), (9, 5) and (0, -2), with this health. The second ally
     is out of range of all of them, the first of none that lives.
     """
