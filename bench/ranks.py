@@ -4,7 +4,6 @@ import argparse
 import importlib
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,9 +17,9 @@ import torch
 from bench.clock import spread
 from bench.training import marked
 from common.fast import kernels
-from common.ranks import Ranks
+from common.ranks import Ranks, own_cores
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+CORES = len(own_cores())
 MPIRUN = Path(sys.executable).with_name("mpirun")
 PASSED_ON = ("hid", "batch_size", "update_after", "blocks")
 

@@ -1,6 +1,7 @@
 """The report for people."""
 
 import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ def table(report: dict[str, Any]) -> str:
             return "-"
         return "{median:.{d}f} ({min:.{d}f}..{max:.{d}f})".format(**values, d=digits)
 
+    def part(rows: Sequence[dict[str, Any]], head: str, line: Callable[[dict[str, Any]], str]) -> list[str]:
+        return ["", head, *map(line, rows)] if rows else []
+
     of, s = report["machine"], report["settings"]
     lines = [f"{of['device']}, {of['threads']} thread, torch {of['torch']}; median (min..max) of {s['rounds']} rounds"]
     lines += ["", f"{'one product, GFLOP/s':30} {'':22} {'before':>8} {'after':>8}"]
@@ -50,32 +54,36 @@ def table(report: dict[str, Any]) -> str:
             f"{row['useful_mflop']:8.1f} {cell(row['of_mm']):20} {cell(row['of_best']):20} "
             f"{cell(row['times_naive']):20} {check}".rstrip()
         )
-    if report["env"]:
-        lines += ["", f"{'environments':22} {'rows':>4} {'':10} {'us a step':26} {'over gymnasium':20} {'steps/s':>10}"]
-    for row in report["env"]:
-        lines.append(
+    lines += part(
+        report["env"],
+        f"{'environments':22} {'rows':>4} {'':10} {'us a step':26} {'over gymnasium':20} {'steps/s':>10}",
+        lambda row: (
             f"{row['env']:22} {row['rows']:4} {row['way']:10} {cell(row['us'], 1):26} {cell(row['over_gymnasium']):20} "
             f"{row['steps_per_s']['median']:10.0f}"
-        )
-    if report["train"]:
-        lines += ["", f"{'training, an update a step':30} {'steps/s':24} {'updates alone, 1/s':24} of updates alone"]
-    for row in report["train"]:
-        lines.append(
+        ),
+    )
+    lines += part(
+        report["train"],
+        f"{'training, an update a step':30} {'steps/s':24} {'updates alone, 1/s':24} of updates alone",
+        lambda row: (
             f"{row['algorithm'] + ' ' + row['env']:30} {cell(row['steps_per_s'], 0):24} "
             f"{cell(row['updates_alone_per_s'], 0):24} {cell(row['of_updates_alone'])}"
-        )
-    if report["train"]:
-        lines += ["", f"{'microseconds a step':30} {'without update':24} {'of a test':24} tests of a run"]
-    for row in report["train"]:
-        lines.append(
+        ),
+    )
+    lines += part(
+        report["train"],
+        f"{'microseconds a step':30} {'without update':24} {'of a test':24} tests of a run",
+        lambda row: (
             f"{row['algorithm'] + ' ' + row['env']:30} {cell(row['us_without_update'], 0):24} "
             f"{cell(row['us_of_test'], 0):24} {cell(row['share_of_tests'], 3)}"
-        )
-    if report["ranks"]:
-        lines += ["", f"{'ranks, of all together':30} {'cores':>5} {'ranks':>5} {'updates/s':24} of the first"]
-    for row in report["ranks"]:
-        lines.append(
+        ),
+    )
+    lines += part(
+        report["ranks"],
+        f"{'ranks, of all together':30} {'cores':>5} {'ranks':>5} {'updates/s':24} of the first",
+        lambda row: (
             f"{row['algorithm']:30} {row['cores']:5} {row['ranks']:5} {cell(row['updates_per_s'], 0):24} "
             f"{cell(row['of_first'])}"
-        )
+        ),
+    )
     return "\n".join(lines)

@@ -34,7 +34,7 @@ class Ranks:
         """
         expected = next((int(os.environ[size]) for size, _ in LAUNCHERS if os.environ.get(size, "").isdigit()), 1)
         if expected <= 1:
-            return cls(threads=len(_cores()))
+            return cls(threads=len(own_cores()))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # of a strange launcher: it is refused below
@@ -53,7 +53,7 @@ class Ranks:
             )
         cls(comm=comm).wait()  # for ranks that are still starting: MPI would keep a core busy meanwhile
         host = comm.Split_type(MPI.COMM_TYPE_SHARED)
-        own = host.allgather(_cores())
+        own = host.allgather(own_cores())
         cores = set().union(*own)  # a launcher may have bound each rank to cores of its own
         crowded = host.size > len(cores) and all(mine == cores for mine in own)
         turns = shared(host, len(cores)) if crowded else Turns()
@@ -72,6 +72,6 @@ class Ranks:
                 time.sleep(0.1)
 
 
-def _cores() -> set[int]:
+def own_cores() -> set[int]:
     """The cores that this process may use."""
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))

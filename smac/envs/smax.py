@@ -83,7 +83,7 @@ class Smax(MaskedEnv):
             leaf[copy] = state[f"leaf{k}"]
 
     def units(self, row: int = 0, copy: int = 0) -> Units:
-        state = self.jax.tree.unflatten(self.tree, [np.array(leaf)[copy] for leaf in self.leaves[row]]).state
+        state = self.jax.tree.unflatten(self.tree, [np.asarray(leaf)[copy] for leaf in self.leaves[row]]).state
         return Units(np.asarray(state.unit_positions), np.asarray(state.unit_health), self.n_agents)
 
     def target(self, act: np.ndarray) -> np.ndarray:
