@@ -63,13 +63,20 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# For maintainers, with uv on PATH: one lock for Python 3.10 to 3.13 on every system. A CUDA build of torch pins its own CUDA
-# packages exactly, and the CPU build has none, so they stay out. So does the extra "docs": no test needs it.
+# For maintainers, with uv on PATH: one lock for Python 3.10 to 3.13 on every system, and one with the extra "smax" for 3.11 and
+# newer. A CUDA build of torch pins its own CUDA packages exactly, and the CPU build has none, so they stay out. So does the
+# extra "docs": no test needs it. JAX is held at the version that made the shipped runs of smax:, whatever the Python.
+UV_COMPILE := uv pip compile --universal --no-header --no-annotate --quiet --extra video --extra tensorboard --extra dev pyproject.toml
+NO_CUDA := grep -Ev '^(cuda-|nvidia-|triton)'
+
 lock:
 	{ echo "# The versions that are tested; pyproject.toml has the ranges. Made by: make lock"; \
-	  echo torch==2.13.0 | uv pip compile --universal --python-version 3.10 --no-header --no-annotate --quiet \
-	    --extra video --extra tensorboard --extra dev --constraints - pyproject.toml | grep -Ev '^(cuda-|nvidia-|triton)'; } > requirements.lock.new
+	  echo torch==2.13.0 | $(UV_COMPILE) --python-version 3.10 --constraints - | $(NO_CUDA); } > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	{ echo "# requirements.lock and the extra smax, for Python 3.11 and newer. Made by: make lock"; \
+	  printf '%s\n' torch==2.13.0 jax==0.10.2 | cat - requirements.lock | \
+	  $(UV_COMPILE) --extra smax --python-version 3.11 --constraints - | $(NO_CUDA); } > requirements-smax.lock.new
+	mv requirements-smax.lock.new requirements-smax.lock
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
