@@ -28,6 +28,19 @@ def bad_arrays(state: dict[str, Any]) -> list[str]:
     return [name for name, array in flatten(state)[0].items() if not np.isfinite(array).all()]
 
 
+def stuck_agents(stuck: np.ndarray) -> dict[int, str]:
+    """By row of stuck (S, N): which agents' policies are saturated."""
+    found = {}
+    for row in np.flatnonzero(stuck.any(-1)):
+        agents = np.flatnonzero(stuck[row])
+        who = f"agent{'s' if len(agents) > 1 else ''} {', '.join(map(str, agents))}"
+        found[int(row)] = (
+            f"every action of {who} was at the same limit in all states of the tests; a saturated tanh passes no "
+            "gradient on, so this may last (docs/trap.md)"
+        )
+    return found
+
+
 def beyond_returns(log: Log, gamma: float) -> dict[int, str]:
     """By row: which mean value of the last batch passes FAR times what any discounted return can be."""
     bound = log.largest_rew / max(1 - gamma, 1e-12)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SAME = 1e-3  # numbers that differ by less count as one; actions are in [-1, 1]
+
 
 def episode_seeds(seeds: Sequence[int], step: int, episodes: int) -> list[int]:
     """Seeds of the test episodes after `step` steps: a function of these alone, so there is nothing to save."""
@@ -17,22 +19,42 @@ def episode_seeds(seeds: Sequence[int], step: int, episodes: int) -> list[int]:
     ]
 
 
+class Range:
+    """The least and the greatest of each number of arrays (S, N, E, D), over all episodes: (S, N, D)."""
+
+    def __init__(self) -> None:
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, x: np.ndarray) -> None:
+        self.low, self.high = np.minimum(self.low, x.min(2)), np.maximum(self.high, x.max(2))
+
+    def same(self) -> np.ndarray:
+        return np.asarray(self.high - self.low) < SAME
+
+
 @torch.no_grad()
 def evaluate(
     env: Any, pi: Callable[[Tensor], Tensor], seeds: Sequence[int], step: int, device: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns and lengths of one episode in each row of `env`, S * E rows for S seeds: both (S, E).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns and lengths of one episode in each row of `env`, S * E rows for S seeds, both (S, E); `stuck` (S, N).
 
-    pi maps obs (S, N, E, O) to act (S, N, E, A) and is followed without noise.
+    pi maps obs (S, N, E, O) to act (S, N, E, A) and is followed without noise. An agent is `stuck` whose every action
+    was at the same limit whatever it saw: its tanh is saturated.
     """
     S, rows = len(seeds), len(env.seeds)
     env.reseed(episode_seeds(seeds, step, rows // S))
     obs = env.reset()
     returns, lengths, running = np.zeros(rows), np.zeros(rows, int), np.ones(rows, bool)
+    seen, done = Range(), Range()
     while running.any():
-        act = pi(torch.from_numpy(obs).to(device).unflatten(0, (S, -1)).transpose(1, 2))
+        own = torch.from_numpy(obs).to(device).unflatten(0, (S, -1)).transpose(1, 2)
+        act = pi(own)
+        seen.add(own.cpu().numpy())
+        done.add(act.cpu().numpy())
         obs, rew, terminated, truncated = env.step(act.transpose(1, 2).flatten(0, 1).cpu().numpy(), running)
         returns[running] += rew[running]
         lengths += running
         running &= ~(terminated | truncated)
-    return returns.reshape(S, -1), lengths.reshape(S, -1)
+    at_limit = done.same() & (np.abs(done.low) > 1 - SAME)
+    stuck = (at_limit | ~env.act_mask).all(-1) & ~seen.same().all(-1)
+    return returns.reshape(S, -1), lengths.reshape(S, -1), stuck

@@ -55,6 +55,7 @@ class Run:
         self.turns = process.ranks.turns if self.config.device == "cpu" else Turns()
         self.log = Log(len(folders))
         self.diverged: set[int] = set()  # rows that were warned of
+        self.stuck: set[int] = set()  # likewise
         self.names: set[str] = set()  # of all that a checkpoint holds of the agents
         self.parts: dict[str, Any] = {}
         self.writers: list[list[Any]] = []  # by row, beside progress.txt
@@ -224,10 +225,29 @@ class Run:
         for row, text in texts.items():
             say(f"[s{self.seeds[row]}] WARNING: {text}; training diverges", sys.stderr)
 
-    def end_epoch(self, step: int, returns: np.ndarray, lengths: np.ndarray, **more: np.ndarray) -> None:
-        """Write and show one row a seed: the log's means, those of the tests' returns, lengths and `more`, (S, E)."""
+    def _check_policies(self, step: int, stuck: np.ndarray) -> None:
+        """Warn once of a seed with an agent whose policy is saturated."""
+        found = checks.stuck_agents(stuck)
+        for row in found.keys() - self.stuck:
+            say(f"[s{self.seeds[row]}] WARNING: step {step}: {found[row]}", sys.stderr)
+        self.stuck |= found.keys()
+
+    def end_epoch(
+        self,
+        step: int,
+        returns: np.ndarray,
+        lengths: np.ndarray,
+        stuck: np.ndarray | None = None,
+        **more: np.ndarray,
+    ) -> None:
+        """Write and show one row a seed: the log's means, those of the tests' returns, lengths and `more`, (S, E).
+
+        `stuck` (S, N) are the agents whose policies are saturated, where that is known.
+        """
         self._check_losses(step)
         self._check_values(step)
+        if stuck is not None:
+            self._check_policies(step, stuck)
         self.check(step, **{"return of a test episode": returns})
         seconds, now = self.log.time(), time.monotonic()
         rate = (step - self.since[0]) / (now - self.since[1])  # of this epoch: early ones without updates are faster

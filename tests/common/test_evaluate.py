@@ -10,6 +10,7 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 import envs
+from common.checks import stuck_agents
 from common.evaluate import episode_seeds, evaluate
 
 
@@ -26,7 +27,7 @@ def push(target: float):
 def test_returns_are_those_of_episodes_played_one_by_one():
     seeds, E, step = (5, 6), 3, 120
     env = envs.make("DifferentialGame-2", [0] * 6, max_ep_len=20)
-    returns, lengths = evaluate(env, push(0.0), seeds, step, "cpu")
+    returns, lengths, _ = evaluate(env, push(0.0), seeds, step, "cpu")
     assert lengths.tolist() == [[20] * E] * 2
     for s, seed in enumerate(seeds):
         for e, episode_seed in enumerate(episode_seeds([seed], step, E)):
@@ -61,7 +62,7 @@ def test_an_episode_ends_with_its_fall_and_costs_no_step_after_it():
             return original(act)
 
         robot.step = step
-    returns, lengths = evaluate(env, lambda obs: torch.ones(*obs.shape[:3], 1), (3,), 10, "cpu")
+    returns, lengths, _ = evaluate(env, lambda obs: torch.ones(*obs.shape[:3], 1), (3,), 10, "cpu")
     assert lengths[0].tolist() == stepped.tolist()
     assert len(set(lengths[0])) > 1
     assert lengths.max() < 200
@@ -104,7 +105,7 @@ def test_a_parallel_env_is_not_stepped_after_its_end(monkeypatch):
     module.Short = Short
     monkeypatch.setitem(sys.modules, "short_module", module)
     env = envs.make("short_module:Short", [0] * 8, max_ep_len=50)
-    returns, lengths = evaluate(env, lambda obs: torch.zeros(*obs.shape[:3], 1), (1, 2), 10, "cpu")
+    returns, lengths, _ = evaluate(env, lambda obs: torch.zeros(*obs.shape[:3], 1), (1, 2), 10, "cpu")
     assert np.array_equal(returns, lengths)
     assert len(np.unique(lengths)) > 1
 
@@ -117,3 +118,34 @@ def test_training_and_the_global_generator_are_left_untouched():
     after = [repr(train.state_dict(row)) for row in range(2)], torch.get_rng_state()
     assert before[0] == after[0]
     assert torch.equal(before[1], after[1])
+
+
+def test_a_saturated_agent_is_stuck_and_no_other():
+    env = envs.make("DifferentialGame-2", [0] * 4, max_ep_len=40)
+
+    def pi(obs: torch.Tensor) -> torch.Tensor:
+        """Of seed 0: agent 0 moves by what it sees, agent 1 never does. Of seed 1: both by what they see."""
+        act = push(0.0)(obs)
+        act[0, 1] = -1.0
+        return act
+
+    stuck = evaluate(env, pi, (1, 2), 10, "cpu")[2]
+    assert stuck.tolist() == [[False, True], [False, False]]
+    assert [(row, text[:24]) for row, text in stuck_agents(stuck).items()] == [(0, "every action of agent 1 ")]
+    inside = evaluate(env, lambda obs: push(0.0)(obs) * 0 + 0.5, (1, 2), 10, "cpu")[2]
+    assert not inside.any()  # the same in every state, but its tanh passes a gradient on
+
+
+def test_padded_actions_do_not_hide_a_saturated_agent():
+    env = envs.make("2-4HalfCheetah", [0, 0], max_ep_len=20)
+    mask = torch.tensor(env.act_mask)[None, :, None].float()
+    assert not mask.all()
+    assert evaluate(env, lambda obs: torch.ones(*obs.shape[:3], 4) * mask, (1,), 10, "cpu")[2].all()
+
+
+def test_an_agent_that_sees_one_state_alone_is_not_called_stuck(monkeypatch):
+    module: Any = types.ModuleType("short_module")
+    module.Short = Short
+    monkeypatch.setitem(sys.modules, "short_module", module)
+    env = envs.make("short_module:Short", [0] * 2, max_ep_len=50)
+    assert not evaluate(env, lambda obs: torch.ones(*obs.shape[:3], 1), (1,), 10, "cpu")[2].any()

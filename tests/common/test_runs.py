@@ -623,6 +623,21 @@ def test_with_stop_on_divergence_such_a_seed_ends_and_the_others_finish(start, t
     assert re.search(r"^ +1 +40 .*unfinished$", out, re.M)
 
 
+def test_a_saturated_policy_is_warned_of_once(start, monkeypatch):
+    update = i2q_ddpg.update
+
+    def saturating(agents: Any, batch: Any, cfg: Any) -> Any:  # compiled, it would be recorded and not run again
+        result = update(agents, batch, cfg)
+        agents.pi.biases[-1][-1, 1] = 50.0  # the last seed's second agent
+        return result
+
+    monkeypatch.setattr(i2q_ddpg, "update", saturating)
+    status, _, err = start(**GAME, num_runs=2, compile="off")
+    assert status == 0
+    words = "every action of agent 1 was at the same limit in all states of the tests; a saturated tanh passes no "
+    assert err == f"[s1] WARNING: step 40: {words}gradient on, so this may last (docs/trap.md)\n"
+
+
 def test_a_loss_that_is_not_finite_is_named(start, monkeypatch):
     update = i2q_ddpg.update
 
