@@ -137,8 +137,10 @@ def arguments(argv: list[str]) -> tuple[argparse.Namespace, list[Experiment]]:
             raise UsageError("started by an MPI launcher; start it alone: --jobs trains experiments side by side")
         args.data_dir.mkdir(parents=True, exist_ok=True)
         return args, grid(args, {"env": args.env, **read_flags(words)})
-    except (UsageError, OSError) as error:
+    except UsageError as error:
         parser.error(str(error))
+    except OSError as error:
+        parser.error(f"--data_dir {str(args.data_dir)!r}: cannot write there ({error}); give another --data_dir")
 
 
 def main(argv: list[str]) -> int:

@@ -80,6 +80,7 @@ def test_experiments_side_by_side_share_the_cores(data_dir, monkeypatch):
         (["iddpg.py", "--env", "2x4Ant", "--gamma", "0.9", "--gamma", "0.99"], "--gamma: given twice"),
         (["iddpg.py", "--env", "2x4Ant", "--gamma", "0.9", "0.9"], "iddpg_2x4Ant_gamma0.9"),
         (["iddpg.py", "--env", "2x4Ant", "--num_runs", "0"], "--num_runs"),
+        (["iddpg.py", "--env", "2x4Ant", "--data_dir", "iddpg.py"], "--data_dir 'iddpg.py': cannot write there ("),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words, message, tmp_path, monkeypatch, capsys):
