@@ -23,6 +23,7 @@ from subprocess import DEVNULL
 from typing import NamedTuple
 
 from common.errors import UsageError
+from common.layout import PROGRESS
 from common.parser import Parser, number
 from common.ranks import LAUNCHERS
 
@@ -110,6 +111,9 @@ class Pool:
 def plot(experiments: list[Experiment], args: argparse.Namespace) -> None:
     """Draw all experiments, and print the table of their final returns, as far as they are."""
     picture = args.data_dir / f"{args.exp_name or args.script.stem}.png"
+    experiments = [e for e in experiments if any((args.data_dir / e.name).glob(f"*/{PROGRESS}"))]
+    if not experiments:  # each has failed, which was said
+        return
     folders = [str(args.data_dir / experiment.name) for experiment in experiments]
     flags = ["-l", *(experiment.label for experiment in experiments), "--out", str(picture)]
     print(f"python plot.py {shlex.join([*folders, *flags])}", flush=True)
@@ -149,7 +153,8 @@ def main(argv: list[str]) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup's wish is obeyed
             signal.signal(signum, pool.stop)
-    print(f"{len(experiments)} experiments of {args.num_runs} seeds, {args.jobs} at a time", flush=True)
+    seeds = f"{args.num_runs} seed{'s' * (args.num_runs > 1)}"
+    print(f"{len(experiments)} experiment{'s' * (len(experiments) > 1)} of {seeds}, {args.jobs} at a time", flush=True)
     with ThreadPoolExecutor(args.jobs) as workers:
         list(workers.map(pool.train, experiments))
     if pool.stopped:

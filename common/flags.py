@@ -11,7 +11,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
@@ -104,6 +104,9 @@ def parse(
         known, _ = first.parse_known_args()
     except argparse.ArgumentError as error:
         raise UsageError(f"{error}; --help explains the flags") from None
+    choices = get_args(get_type_hints(config_class)["env"])  # tyro takes any default for one of them
+    if choices and known.env not in choices:
+        raise UsageError(f"--env {known.env!r}: known are {', '.join(choices)}; --help explains the flags")
     settings = {"env": known.env, **defaults(known.env, known.obs)}
     default = config_class(**settings)
     for field in dataclasses.fields(default):  # what it derived from other flags, it has to derive from those given

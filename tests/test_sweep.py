@@ -124,6 +124,14 @@ def test_a_failure_tells_where_to_look_and_leaves_the_others_alone(data_dir):
     assert line in done.stderr and f"({bad / 'sweep.log'})" in done.stderr
     assert f"done    {good.name}" in done.stdout
     assert steps(good / f"{good.name}_s0") == ["60"]
+    assert "plot.py: " not in done.stderr  # what has no row is not asked for
+
+
+def test_where_all_fail_nothing_is_drawn(data_dir):
+    done = run(data_dir, "--env", "DifferentialGame-1", "--gamma", "2")
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (
+        1, 1, "1 experiment of 1 seed, 1 at a time\nstart   iddpg_DifferentialGame-1\n",
+    )  # fmt: skip
 
 
 def test_stopping_it_stops_and_saves_what_trains(data_dir):
