@@ -23,6 +23,7 @@ from subprocess import DEVNULL
 from typing import NamedTuple
 
 from common.errors import UsageError
+from common.layout import PROGRESS
 from common.parser import Parser, number
 from common.ranks import LAUNCHERS
 
@@ -110,6 +111,9 @@ class Pool:
 def plot(experiments: list[Experiment], args: argparse.Namespace) -> None:
     """Draw all experiments, and print the table of their final returns, as far as they are."""
     picture = args.data_dir / f"{args.exp_name or args.script.stem}.png"
+    experiments = [e for e in experiments if any((args.data_dir / e.name).glob(f"*/{PROGRESS}"))]
+    if not experiments:  # each has failed, which was said
+        return
     folders = [str(args.data_dir / experiment.name) for experiment in experiments]
     flags = ["-l", *(experiment.label for experiment in experiments), "--out", str(picture)]
     print(f"python plot.py {shlex.join([*folders, *flags])}", flush=True)
@@ -137,8 +141,10 @@ def arguments(argv: list[str]) -> tuple[argparse.Namespace, list[Experiment]]:
             raise UsageError("started by an MPI launcher; start it alone: --jobs trains experiments side by side")
         args.data_dir.mkdir(parents=True, exist_ok=True)
         return args, grid(args, {"env": args.env, **read_flags(words)})
-    except (UsageError, OSError) as error:
+    except UsageError as error:
         parser.error(str(error))
+    except OSError as error:
+        parser.error(f"--data_dir {str(args.data_dir)!r}: cannot write there ({error}); give another --data_dir")
 
 
 def main(argv: list[str]) -> int:
@@ -147,7 +153,8 @@ def main(argv: list[str]) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup's wish is obeyed
             signal.signal(signum, pool.stop)
-    print(f"{len(experiments)} experiments of {args.num_runs} seeds, {args.jobs} at a time", flush=True)
+    seeds = f"{args.num_runs} seed{'s' * (args.num_runs > 1)}"
+    print(f"{len(experiments)} experiment{'s' * (len(experiments) > 1)} of {seeds}, {args.jobs} at a time", flush=True)
     with ThreadPoolExecutor(args.jobs) as workers:
         list(workers.map(pool.train, experiments))
     if pool.stopped:

@@ -9,9 +9,9 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
@@ -84,7 +84,8 @@ def within(config: Any, **ranges: tuple[float, float]) -> None:
         if high == math.inf and value > limits.LARGEST and value != math.inf:
             raise UsageError(f"--{name} {value}: must be {limits.LARGEST} at most")
         if not (low <= value <= high and value != math.inf):
-            text = f"finite, {low} or more" if high == math.inf else f"within {low} .. {high}"
+            kind = "" if isinstance(value, int) else "finite, "
+            text = f"{kind}{low} or more" if high == math.inf else f"within {low} .. {high}"
             raise UsageError(f"--{name} {value}: must be {text}")
 
 
@@ -103,6 +104,9 @@ def parse(
         known, _ = first.parse_known_args()
     except argparse.ArgumentError as error:
         raise UsageError(f"{error}; --help explains the flags") from None
+    choices = get_args(get_type_hints(config_class)["env"])  # tyro takes any default for one of them
+    if choices and known.env not in choices:
+        raise UsageError(f"--env {known.env!r}: known are {', '.join(choices)}; --help explains the flags")
     settings = {"env": known.env, **defaults(known.env, known.obs)}
     default = config_class(**settings)
     for field in dataclasses.fields(default):  # what it derived from other flags, it has to derive from those given
@@ -120,11 +124,25 @@ def parse(
         if end.code:  # tyro draws a box of its message under a title: one line of it is asked for here
             box = [line.strip("│╭╰╮╯─ ") for line in err.getvalue().splitlines()]
             text = re.sub(r"Error parsing \w+: |For full helptext.*|Argument helptext:.*", "", " ".join(box[1:]))
-            text = " ".join(text.split()).rstrip(".").replace(" Perhaps you meant:", "; perhaps you meant")
-            raise UsageError(f"{text}; --help explains the flags") from None
+            names = [field.name for field in dataclasses.fields(config_class)]
+            raise UsageError(f"{_in_words(' '.join(text.split()), names)}; --help explains the flags") from None
         raise
     name = config.exp_name or f"{algorithm}_{re.sub(r'[^A-Za-z0-9-]+', '-', config.env)}"
     return dataclasses.replace(config, exp_name=name)
+
+
+def _in_words(text: str, names: Sequence[str]) -> str:
+    """tyro's message without Python's own terms and without the help of flags that it takes a slip for."""
+    text, _, meant = text.rstrip(".").partition(" Perhaps you meant:")
+    flags = [flag for flag in dict.fromkeys(re.findall(r"--(\w+)", meant)) if flag in names]
+    if flags:
+        text += "; perhaps you meant " + " or ".join(f"--{flag}" for flag in flags)
+    for python, kind in {
+        r"invalid literal for int\(\) with base 10": "a whole number",
+        "could not convert string to float": "a number",
+    }.items():
+        text = re.sub(rf"Error parsing (--\w+): {python}: (.*)", rf"\1 \2: must be {kind}", text)
+    return text
 
 
 def _wrap(text: str) -> str:

@@ -54,6 +54,11 @@ class Folder:
         try:
             refuse_names(self.path)
             refuse_strays(self.path)
+            if not os.path.lexists(path) and (self.progress.exists() or self.checkpoints.folder.exists()):
+                raise UsageError(
+                    f"{path}: is gone, so the flags of the run beside it are not known; put it back, or "
+                    "give another --exp_name"
+                )
             old = read_config(self.path) if os.path.lexists(path) else self.config
         except UsageError as error:
             text = str(error)

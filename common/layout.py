@@ -39,8 +39,12 @@ def run_folder(data_dir: str | Path, experiment: str, seed: int) -> Path:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """How the settings of two runs differ, as "lam 1.0, not 0.2"; empty where they do not."""
+    """How the settings of two runs differ, as "lam 1.0, not 0.2"; empty where they do not.
+
+    Of another algorithm or task that alone: most other settings follow from it.
+    """
     names = [name for name in sorted({*old, *new} - FREE) if old.get(name) != new.get(name)]
+    names = next(([name] for name in ("algorithm", "env") if name in names), names)
     return ", ".join(
         f"{name if name.isidentifier() else repr(name)} {short(repr(old.get(name)))}, not {new.get(name)!r}"
         for name in names

@@ -10,6 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.errors import UsageError
+
+STATISTICS = "Average", "Std", "Max", "Min"  # of the returns of an epoch's episodes
+TAKEN = {"Epoch", "EpLen", "TestEpLen", "TotalEnvInteracts", "Time"}
+TAKEN |= {f"{name}{kind}EpRet" for name in STATISTICS for kind in ("", "Test")}  # columns that every run has
+
 
 @dataclass
 class Group:
@@ -45,9 +51,10 @@ class Log:
     def update(self, diagnostics: dict[str, Tensor], row: int | None = None) -> None:
         """Diagnostics of one update, each (S, N), or of that of one seed, (1, N), in its `row`.
 
-        Not every update need have the same: means are over those that do.
+        Not every update need have the same: means are over those that do. Raises UsageError for one of another shape.
         """
         names, rows = tuple(diagnostics), slice(None) if row is None else slice(row, row + 1)
+        _check(diagnostics, len(self.ep_ret) if row is None else 1)
         group = self.groups.get(names)
         if group is None:
             device = next(iter(diagnostics.values())).device if diagnostics else "cpu"
@@ -120,12 +127,21 @@ class Log:
         self.n_updates, self.elapsed, self.since = state["n_updates"], state["elapsed"], time.monotonic()
 
 
+def _check(diagnostics: dict[str, Tensor], n_seeds: int) -> None:
+    """Raise UsageError for a diagnostic that is no column of the log: a mean of all of them would be logged unseen."""
+    for name, value in diagnostics.items():
+        if value.ndim != 2 or len(value) != n_seeds or value.shape != next(iter(diagnostics.values())).shape:
+            raise UsageError(
+                f"update returns {name!r} of shape {tuple(value.shape)}: must be (S, N), here {n_seeds} seeds and a "
+                "number for each agent; take means over the batch alone, as loss.mean(-1)"
+            )
+        if name in TAKEN or not name or set(name) & set("\t\r\n"):
+            text = "is a column of every run" if name in TAKEN else "is no name of a column"
+            raise UsageError(f"update returns a diagnostic called {name!r}, which {text}; rename it")
+
+
 def summary(name: str, values: Sequence[float]) -> dict[str, float]:
     """Spinning Up's four columns of a quantity; NaN where nothing was measured."""
     array = np.array(values or [math.nan])
-    return {
-        f"Average{name}": array.mean(),
-        f"Std{name}": array.std(),
-        f"Max{name}": array.max(),
-        f"Min{name}": array.min(),
-    }
+    found = array.mean(), array.std(), array.max(), array.min()
+    return {f"{statistic}{name}": value for statistic, value in zip(STATISTICS, found)}

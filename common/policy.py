@@ -47,7 +47,11 @@ def load_policy(folder: str | Path) -> Policy:
     path = Path(folder) / POLICY
     if not path.is_file():
         found = sorted(path.parent.glob(f"**/{POLICY}"))
-        hint = f"did you mean {found[0].parent}?" if found else "a run writes it with its first checkpoint"
+        hint = (
+            f"did you mean {found[0].parent}?"
+            if found
+            else "a run writes it with its first checkpoint; results/ has none"
+        )
         raise UsageError(f"{path}: no such file; {hint}")
     try:
         tensors = load_file(path)

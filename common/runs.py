@@ -119,7 +119,9 @@ def _train_seeds(process: Process, train: Train, algorithm: str, seeds: Sequence
 def _refuse_what_is_not_here(config: Any) -> None:
     """Raise Usage where a flag asks for a device or a package that this machine does not have."""
     if config.device != "cpu" and int(config.device[5:] or 0) >= torch.cuda.device_count():
-        raise Usage(f"--device {config.device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
+        raise Usage(
+            f"--device {config.device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices; give --device cpu"
+        )
     writers.check(config)
 
 
@@ -184,11 +186,12 @@ def _table(config: Any, seeds: Sequence[int]) -> str:
     The interquartile mean leaves out the lower and the upper quarter.
     """
     total, parent = config.epochs * config.steps_per_epoch, Path(config.data_dir) / config.exp_name
-    lines, scores = [], []
+    lines, scores, begun = [], [], False
     for seed in seeds:
         try:
             rows = read_progress(run_folder(config.data_dir, config.exp_name, seed))
             step, score = int(rows["TotalEnvInteracts"][-1]), float(rows["AverageTestEpRet"][-1])
+            begun = True
         except (ValueError, KeyError):
             step, score = 0, math.nan
         lines.append(f"{seed:>8} {step:>10} {score:>12.2f}" + ("" if step >= total else "  unfinished"))
@@ -200,4 +203,5 @@ def _table(config: Any, seeds: Sequence[int]) -> str:
             f"std {values.std(ddof=1):.2f}   min {values[0]:.2f}   max {values[-1]:.2f}"
         )
     title = f"{config.exp_name}: mean return of the last test episodes"
-    return "\n".join([title, f"{'seed':>8} {'steps':>10} {'return':>12}", *lines, f"curve: python plot.py {parent}"])
+    curve = [f"curve: python plot.py {parent}"] if begun else []  # there is none before the first row
+    return "\n".join([title, f"{'seed':>8} {'steps':>10} {'return':>12}", *lines, *curve])

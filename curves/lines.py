@@ -157,6 +157,9 @@ def _line(e: Experiment, y: str, fit: Fit, notes: list[str], first: bool) -> Lin
     what = f"{e.label} on {e.env}" if e.env else e.label
     parts = {run: series(run, fit.x, y, fit.k) for run in e.runs}
     runs = [run for run in e.runs if len(parts[run][0])]
+    if not runs and len(e.runs) > 1:
+        notes.append(f"{what}: no row of its {len(e.runs)} runs has {fit.x} and {y}; the curve is left out")
+        return None
     for run in e.runs:
         if run not in runs:
             notes.append(f"{run.path / PROGRESS}: no row has {fit.x} and {y}; the run is left out")

@@ -130,7 +130,10 @@ def rename(runs: Sequence[Run], logdirs: Sequence[str], legend: Sequence[str]) -
     if len(legend) == len(logdirs):
         return [replace(run, name=legend[logdirs.index(run.logdir)]) for run in runs]
     if len(legend) != len(names):
-        raise UsageError(f"-l has {len(legend)} names for {len(logdirs)} LOGDIRs, {len(names)} curves: {_some(names)}")
+        raise UsageError(
+            f"-l: {len(legend)} names given; give one for each LOGDIR ({len(logdirs)}) or for each curve "
+            f"({len(names)}): {_some(names)}"
+        )
     new = dict(zip(names, legend))
     note("-l: " + ", ".join(f"{old} is {name!r}" for old, name in new.items()))  # a slip here would swap results
     return [replace(run, name=new[run.name]) for run in runs]

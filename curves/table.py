@@ -19,8 +19,9 @@ def describe(panels: Sequence[Panel], fit: Fit) -> str:
     smoothed = f", smoothed over {fit.k} rows" if fit.k > 1 else ""
     if sizes == {1}:
         return f"Each line is one seed{smoothed}."
-    few = " (below 4 seeds: the mean)" if fit.est == "iqm" and sizes & {2, 3} else ""
-    middle = {"mean": "Mean", "iqm": "Interquartile mean", "median": "Median"}[fit.est]
+    est = "mean" if fit.est == "iqm" and sizes <= {1, 2, 3} else fit.est
+    few = " (below 4 seeds: the mean)" if est == "iqm" and sizes & {2, 3} else ""
+    middle = {"mean": "Mean", "iqm": "Interquartile mean", "median": "Median"}[est]
     shaded = {"sd": "standard deviation", "iqr": "quartiles", "ci": interval(sizes)}[fit.band]
     number = f"{max(sizes)} seeds" if len(sizes) == 1 else "seeds"
     thin = "; thin: every seed" if min(sizes - {1}) <= SEEDS else ""

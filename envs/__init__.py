@@ -7,6 +7,7 @@ package.module:factory                                 any PettingZoo ParallelEn
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,13 @@ def family(name: str) -> str:
         return "differential"
     from envs import partitioned
 
+    if not partitioned.body_of(name):
+        known = {task.lower(): task for task in [*_games(), *partitioned.known()]}
+        meant = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f"did you mean {known[meant[0]]}? " if meant else ""
+        raise UsageError(
+            f"--env {name!r}: no such environment; {hint}known: {', '.join(known.values())}, module:factory"
+        )
     partitioned.parse(name)
     return "mujoco"
 
@@ -99,9 +107,13 @@ def schedule(name: str, obs: str = "own") -> dict[str, int]:
     }
 
 
-def _differential(name: str) -> tuple[Any, int]:
+def _games() -> dict[str, tuple[Any, int]]:
     games = differential.DifferentialGame, differential.StochasticDifferentialGame
-    known = {f"{game.__name__}-{n}": (game, n) for game in games for n in differential.RADIUS}
+    return {f"{game.__name__}-{n}": (game, n) for game in games for n in differential.RADIUS}
+
+
+def _differential(name: str) -> tuple[Any, int]:
+    known = _games()
     if name not in known:
         raise UsageError(f"--env {name!r}: no such game; known: {', '.join(known)}")
     return known[name]

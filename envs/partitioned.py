@@ -98,9 +98,8 @@ STAGE_BEHIND = ("xpos", "xipos")
 
 def parse(name: str) -> tuple[str, str]:
     """'2|4Walker' or '2-4Walker' -> ('2|4', 'Walker2d'). Raises UsageError if there is no such environment."""
-    bodies = sorted([*SPLITS, *ALIASES], key=len, reverse=True)  # ManySegmentSwimmer before Swimmer
-    found = next((body for body in bodies if name.endswith(body)), None)
-    if found is None:
+    found = body_of(name)
+    if not found:
         raise UsageError(f"--env {name!r}: no such environment; known: {', '.join(known())}")
     split, body = name[: -len(found)].replace("-", "|"), ALIASES.get(found, found)
     if not SPLITS[body]:
@@ -110,6 +109,12 @@ def parse(name: str) -> tuple[str, str]:
         n = sum(len(part.split()) for part in next(iter(SPLITS[body].values())).split(","))
         raise UsageError(f"--env {name!r}: {found} has {n} joints, no split {split!r}; known: {sorted(SPLITS[body])}")
     return split, body
+
+
+def body_of(name: str) -> str:
+    """The body that a name ends with, as it is written there; empty if there is none."""
+    bodies = sorted([*SPLITS, *ALIASES], key=len, reverse=True)  # ManySegmentSwimmer before Swimmer
+    return next((body for body in bodies if name.endswith(body)), "")
 
 
 def known() -> list[str]:

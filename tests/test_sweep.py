@@ -80,6 +80,7 @@ def test_experiments_side_by_side_share_the_cores(data_dir, monkeypatch):
         (["iddpg.py", "--env", "2x4Ant", "--gamma", "0.9", "--gamma", "0.99"], "--gamma: given twice"),
         (["iddpg.py", "--env", "2x4Ant", "--gamma", "0.9", "0.9"], "iddpg_2x4Ant_gamma0.9"),
         (["iddpg.py", "--env", "2x4Ant", "--num_runs", "0"], "--num_runs"),
+        (["iddpg.py", "--env", "2x4Ant", "--data_dir", "iddpg.py"], "--data_dir 'iddpg.py': cannot write there ("),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(words, message, tmp_path, monkeypatch, capsys):
@@ -123,6 +124,14 @@ def test_a_failure_tells_where_to_look_and_leaves_the_others_alone(data_dir):
     assert line in done.stderr and f"({bad / 'sweep.log'})" in done.stderr
     assert f"done    {good.name}" in done.stdout
     assert steps(good / f"{good.name}_s0") == ["60"]
+    assert "plot.py: " not in done.stderr  # what has no row is not asked for
+
+
+def test_where_all_fail_nothing_is_drawn(data_dir):
+    done = run(data_dir, "--env", "DifferentialGame-1", "--gamma", "2")
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (
+        1, 1, "1 experiment of 1 seed, 1 at a time\nstart   iddpg_DifferentialGame-1\n",
+    )  # fmt: skip
 
 
 def test_stopping_it_stops_and_saves_what_trains(data_dir):

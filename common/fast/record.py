@@ -167,7 +167,7 @@ class Record:
 
 
 def _drawing_nothing(step: Callable[[], Diagnostics]) -> Diagnostics:
-    """What step() returns. Raises Refused where it draws from a global generator."""
+    """What step() returns. Raises Refused where it draws from a global generator, or returns no diagnostics."""
     before = _generators()
     out = step()
     for name, a, b in zip(("torch", "numpy", "random"), before, _generators()):
@@ -176,6 +176,9 @@ def _drawing_nothing(step: Callable[[], Diagnostics]) -> Diagnostics:
                 f"update draws from {name}'s global generator, which no checkpoint holds: one process, two ranks and a "
                 "resumed run would all differ. Draw per seed, Streams(run.seeds, 'update'), and pass it as an argument"
             )
+    if not isinstance(out, dict) or (bad := [name for name, value in out.items() if not isinstance(value, Tensor)]):
+        found = f"{bad[0]!r} as a {type(out[bad[0]]).__name__}" if isinstance(out, dict) else f"a {type(out).__name__}"
+        raise Refused(f"update returns {found}: must be a dict of diagnostics by name, each a tensor (S, N)")
     return out
 
 

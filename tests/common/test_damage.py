@@ -216,6 +216,11 @@ def config(**changes: Any) -> Damage:
 UNREADABLE = r"config.json: not readable as JSON \(.*\); fix it, or give another --exp_name"
 STRAY = r": is no regular file; move it away and start again, or give another --exp_name"
 REFUSED = {
+    "a config that is gone": (
+        lambda run: (run / "config.json").unlink(),
+        "config.json: is gone, so the flags of the run beside it are not known; put it back, or give another "
+        "--exp_name",
+    ),
     "a config that is a folder": (replaced("config.json", filled), "config.json" + STRAY),
     "a config that is a pipe": (replaced("config.json", os.mkfifo), "config.json" + STRAY),
     "a config in a loop of links": (replaced("config.json", loop), "config.json" + STRAY),

@@ -412,21 +412,25 @@ def test_a_full_disk_is_said_in_a_line_and_costs_nothing_that_was_saved(
 
 REFUSED = {
     "--env 3x3HalfCheetah": r"--env '3x3HalfCheetah': HalfCheetah has 6 joints, no split '3x3'; known: .*",
-    "--env Foo": r"--env 'Foo': no such environment; known: .*",
+    "--env Foo": r"--env 'Foo': no such environment; known: DifferentialGame-1, .*2x3HalfCheetah, .*module:factory",
+    "--env 2x3halfcheetah": r"--env '2x3halfcheetah': no such environment; did you mean 2x3HalfCheetah\? known: .*",
+    "--env DiferentialGame-3": r"--env '.*': no such environment; did you mean DifferentialGame-3\? known: .*",
     "--env DifferentialGame-9": r"--env 'DifferentialGame-9': no such game; known: .*",
     "--env no_such_module:make": r"--env 'no_such_module:make': No module named 'no_such_module'; must be .*",
     "--env": r"argument --env: expected one argument; --help explains the flags",
     "--obs bogus": r"invalid choice 'bogus' for argument '--obs'.*'own', 'farama', 'full'.*",
     "--rule 3": r"invalid choice '3' for argument '--rule'.*",
     "--bogus 3": r"Unrecognized options: --bogus.*",
-    "--epochs x": r".*--epochs.*'x'.*",
-    "--epochs 0": r"--epochs 0: must be finite, 1 or more; .*",
+    "--gama 0.9": r"Unrecognized options: --gama, 0.9; perhaps you meant --gamma; --help explains the flags",
+    "--epochs 1e3": r"--epochs '1e3': must be a whole number; --help explains the flags",
+    "--gamma x": r"--gamma 'x': must be a number; --help explains the flags",
+    "--epochs 0": r"--epochs 0: must be 1 or more; .*",
     "--gamma 2": r"--gamma 2.0: must be within 0 .. 1; .*",
     "--lam nan": r"--lam nan: must be finite, 0 or more; .*",
     "--act_noise inf": r"--act_noise inf: must be finite, 0 or more; .*",
     "--seed -1": r"--seed -1: must be within 0 .. 4294967295; .*",
     "--device tpu": r"--device 'tpu': known are cpu, cuda and cuda:<number>; .*",
-    "--device cuda:77": r"--device cuda:77: this PyTorch sees \d+ CUDA devices",
+    "--device cuda:77": r"--device cuda:77: this PyTorch sees \d+ CUDA devices; give --device cpu",
     "--exp_name a/b": r"--exp_name 'a/b': is a folder below --data_dir; .*",
     "--data_dir /proc/none": r"--data_dir '/proc/none': cannot write there \(.*\); give another --data_dir",
     f"--data_dir {__file__}": r"--data_dir '.*': cannot write there \(.*\); give another --data_dir",
@@ -478,7 +482,11 @@ def test_a_folder_of_another_configuration_is_refused_with_both_values(start, tm
     assert err == f"i2q_ddpg.py: {folder(tmp_path, 1)}: {text} --exp_name\n"
     assert not folder(tmp_path, 0).exists()  # nor does seed 0 start in an experiment that it does not belong to
     assert {path: path.read_bytes() for path in before} == before
-    assert start(iddpg, **GAME, seed=1)[2].count("algorithm 'i2q_ddpg', not 'iddpg'") == 1
+    # of another algorithm or task that alone: the rest follows from it
+    text = f"{folder(tmp_path, 1)}: holds a run with {{}}; give the flags of that run, or another --exp_name\n"
+    assert start(iddpg, **GAME, seed=1)[2] == "iddpg.py: " + text.format("algorithm 'i2q_ddpg', not 'iddpg'")
+    moved = {**GAME, "env": "2x3HalfCheetah"}
+    assert start(**moved, seed=1)[2] == "i2q_ddpg.py: " + text.format("env 'DifferentialGame-2', not '2x3HalfCheetah'")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", ""])
@@ -652,10 +660,34 @@ def test_a_loss_that_is_not_finite_is_named(start, monkeypatch):
     assert re.fullmatch(r"\[s0\] failed: step 40: LossQ is nan: the update diverged; .*\n", err)
 
 
+DIAGNOSTICS = {
+    "a mean over everything": (
+        lambda x: {"LossQ": x.mean()},
+        r"'LossQ' of shape \(\): must be \(S, N\), here 1 seeds .*",
+    ),
+    "a mean over agents": (lambda x: {"LossQ": x.mean(-1)}, r"'LossQ' of shape \(1,\): must be \(S, N\), .*"),
+    "no mean": (lambda x: {"LossPi": x, "LossQ": x[..., None]}, r"'LossQ' of shape \(1, 2, 1\): must be \(S, N\), .*"),
+    "a number": (lambda x: {"LossQ": 3.0}, r"'LossQ' as a float: must be a dict of diagnostics .*"),
+    "nothing": (lambda x: None, r"a NoneType: must be a dict of diagnostics .*"),
+    "a column of every run": (lambda x: {"Time": x}, r"a diagnostic called 'Time', which is a column of .*; rename it"),
+    "a tab in a name": (lambda x: {"Loss\tQ": x}, r"a diagnostic called 'Loss\\tQ', which is no name of .*; rename it"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "line"), DIAGNOSTICS.values(), ids=DIAGNOSTICS)
+def test_diagnostics_that_are_no_columns_are_refused_by_name(start, monkeypatch, wrong, line):
+    update = i2q_ddpg.update
+    monkeypatch.setattr(i2q_ddpg, "update", lambda *args: wrong(update(*args)["LossQ"]))
+    status, out, err = start(**GAME)
+    assert (status, "curve:" in out) == (2, False)
+    assert re.fullmatch(rf"i2q_ddpg.py: update returns {line}\n", err), err
+
+
 def test_an_error_within_training_is_shown_whole_and_not_taken_for_a_mistake(start, monkeypatch):
     monkeypatch.setattr(i2q_ddpg, "update", lambda *args: np.zeros(3) + np.zeros(2))
-    status, _, err = start(**GAME)
+    status, out, err = start(**GAME)
     assert status == 1
+    assert "unfinished" in out and "curve:" not in out  # there is nothing to draw yet
     assert err.startswith("[s0] step 20: ValueError, a bug in the program:\nTraceback")
     assert "could not be broadcast" in err
 

@@ -1,5 +1,6 @@
 """What a picture shows of its lines: all seeds, true values, sensible limits."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,15 @@ def test_every_seed_of_up_to_eight_is_drawn_thin(tmp_path, seeds, thin):
 def test_the_caption_says_what_thin_lines_are(tmp_path):
     for seed in range(2):
         write_run(tmp_path, "a", seed, [1, 2])
-    assert describe([panel_of(tmp_path)], FIT).endswith(
-        "over 2 seeds (below 4 seeds: the mean); shaded: range of the seeds; thin: every seed."
-    )
+    assert describe([panel_of(tmp_path)], FIT) == "Mean over 2 seeds; shaded: range of the seeds; thin: every seed."
+
+
+def test_the_caption_tells_of_a_mean_where_some_lines_have_few_seeds(tmp_path):
+    for seed in range(4):
+        write_run(tmp_path, "a", seed, [1, 2])
+    for seed in range(2):
+        write_run(tmp_path, "b", seed, [1, 2])
+    assert describe([panel_of(tmp_path)], FIT).startswith("Interquartile mean over seeds (below 4 seeds: the mean); ")
 
 
 def test_one_long_line_does_not_squeeze_the_others_and_the_caption_says_that_it_goes_on(tmp_path):
@@ -114,3 +121,16 @@ def test_limits_title_and_size_are_those_asked_for(tmp_path):
 )
 def test_a_legend_has_as_many_columns_as_there_is_room_for(labels, width, abreast):
     assert columns_for(labels, width) == abreast
+
+
+@pytest.mark.parametrize(("name", "inside"), [("optimum", False), ("a script against itself", True)])
+def test_the_name_of_a_mark_takes_no_room_from_its_panel(tmp_path, name, inside):
+    for env in "ABC":
+        write_run(tmp_path, f"a_{env}", 0, [1, 2], env=env)
+    panels = [replace(panel, marks={name: 1.5}) for panel in arrange(group(load([str(tmp_path)])))]
+    figure = draw(panels, tmp_path / "curve.png")
+    figure.canvas.draw()
+    width = figure.axes[0].get_window_extent().width
+    text = next(text for text in figure.axes[0].texts if text.get_text() == name)
+    assert (text.get_window_extent().x1 < figure.axes[0].get_window_extent().x1) == inside
+    assert width > 0.2 * figure.bbox.width

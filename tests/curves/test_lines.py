@@ -138,3 +138,14 @@ def test_a_curve_without_the_column_is_left_out_and_named(tmp_path, capsys):
     (write_run(tmp_path, "b", 0, [1]) / "progress.txt").write_text("AverageTestEpRet\tTotalEnvInteracts\n1\t1000\n")
     assert [line.experiment.label for line in lines_of(tmp_path, ys=["LossQ"])] == ["a"]
     assert "b_s0/progress.txt: no row has TotalEnvInteracts and LossQ" in capsys.readouterr().err
+
+
+def test_a_curve_none_of_whose_seeds_has_the_column_is_named_once(tmp_path, capsys):
+    write_run(tmp_path, "a", 0, [1])
+    for seed in range(3):
+        run = write_run(tmp_path, "b", seed, [1])
+        (run / "progress.txt").write_text("AverageTestEpRet\tTotalEnvInteracts\n1\t1000\n")
+    assert [line.experiment.label for line in lines_of(tmp_path, ys=["LossQ"])] == ["a"]
+    assert capsys.readouterr().err == (
+        "plot.py: b on Game: no row of its 3 runs has TotalEnvInteracts and LossQ; the curve is left out\n"
+    )

@@ -102,7 +102,10 @@ MISTAKES = {
     "x as an alias of nothing": (["{}", "-x", "Performance", "-y", "LossZ"], "-x Performance -y LossZ"),
     "no such x": (["{}", "-x", "Steps"], "-x Steps"),
     "a column of nan": (["{}", "-y", "AverageEpRet"], "-y AverageEpRet: no run has numbers"),
-    "legend too long": (["{}", "-l", "A", "B", "C"], "-l has 3 names for 1 LOGDIRs, 1 curves: a"),
+    "legend too long": (
+        ["{}", "-l", "A", "B", "C"],
+        "-l: 3 names given; give one for each LOGDIR (1) or for each curve (1): a",
+    ),
     "limits": (["{}", "--xlim", "5", "5"], "--xlim 5 5: the first number must be below the second"),
     "size": (["{}", "--size", "0", "3"], "'0' must be a number, within 1 .. 100"),
     "log": (["{}", "--log", "z"], "invalid choice: 'z'"),

@@ -220,7 +220,7 @@ def test_walker_and_walker2d_are_the_same():
 @pytest.mark.parametrize(("name", "message"), [
     ("2x5HalfCheetah", r"HalfCheetah has 6 joints, no split '2x5'; known: \['2x3', '2\|4', '4\|2', '6x1'\]"),
     ("Ant", r"Ant has 8 joints, no split ''; known: \['2x4'"),
-    ("2x3Cow", r"no such environment; known: 2x3HalfCheetah, "),
+    ("2x3Cow", r"no such environment; .*known: .*2x3HalfCheetah, "),
     ("ax2ManySegmentSwimmer", r"wants agents x segments of each before it, such as '2x3ManySegmentSwimmer'"),
 ])  # fmt: skip
 def test_an_unknown_partition_is_refused_in_one_line_that_lists_the_known_ones(name, message):

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UsageError
+from common.flags import parse
 from common.layout import PROGRESS
+from games import matrix_games, value_factorization
 from games.matrix_games import Config
 from games.shared import Seed
 
@@ -42,3 +44,11 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(UsageError, match="give another --exp_name or --data_dir"):
         seed_of(tmp_path / "data").begin()
+
+
+@pytest.mark.parametrize("program", [matrix_games, value_factorization])
+def test_a_game_that_there_is_not_is_refused_and_not_trained(program, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["program", "--env", "nosuch"])
+    with pytest.raises(UsageError, match=r"^--env 'nosuch': known are (trees, two-optima|qplex-game, qtran-game); "):
+        parse(program.Config, program.defaults, program.__doc__, "program")
