@@ -1,5 +1,6 @@
 """Claims that hold for every recurrent learner; what one alone has is tested in a file of its own."""
 
+import itertools
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -167,6 +168,21 @@ def test_only_actions_that_are_available_are_taken(n_envs):
     assert not seen[~env.avail].any()
     assert np.abs(seen[env.avail] / 300 - 1 / 5).max() < 0.12  # hold or one of four enemies, uniformly
     assert (explore(q, env.avail, 0.0, noise) == env.n_act - 1).all()
+
+
+def test_agents_and_seeds_explore_each_by_itself():
+    from common.seeding import Streams
+    from smac.iql import explore
+
+    env = game((0, 1))
+    env.reset()
+    noise, q = Streams(env.seeds, "exploration"), np.where(env.avail, np.arange(env.n_act, dtype=np.float32), NOTHING)
+    act = np.stack([explore(q, env.avail, 0.5, noise)[..., 0].ravel() for _ in range(400)])  # (400, S * N)
+    strays = act != env.n_act - 1  # 0.4 of the time: four of five uniform actions
+    for i, j in itertools.combinations(range(act.shape[1]), 2):
+        both = strays[:, i] & strays[:, j]
+        assert abs(both.mean() - 0.16) < 0.07
+        assert abs((act[both, i] == act[both, j]).mean() - 0.25) < 0.2
 
 
 @all_learners

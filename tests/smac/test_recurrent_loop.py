@@ -1,0 +1,85 @@
+"""The loop of every recurrent learner: when it updates, copies targets, explores and tests, and what it stores."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from helpers.recurrent import LEARNERS, command
+
+from common.run import Run
+from smac import d3g_discrete
+from smac.common.replay import EpisodeReplay
+
+Calls = dict[str, list[tuple[Any, ...]]]
+modules = pytest.mark.parametrize("module", sorted({module for module, _ in LEARNERS}, key=str))
+# no episode of FocusFire-3 ends by itself within two steps: the time limit ends all of them
+PAIRS = {"max_ep_len": 2, "test_ep_len": 4, "epochs": 1, "batch_size": 6, "update_every": 3, "target_every": 5}
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> Callable[..., tuple[Run, Calls]]:
+    """watched(module, **flags): a finished run, and at which steps its loop called what, with what."""
+
+    def watch(module: ModuleType, **flags: Any) -> tuple[Run, Calls]:
+        calls, runs = defaultdict(list), []
+
+        def note(owner: Any, name: str, say: Callable[..., tuple[Any, ...]]) -> None:
+            real = getattr(owner, name)
+
+            def noted(*args: Any) -> Any:
+                calls[name].append((runs[0].step, *say(*args)))
+                return real(*args)
+
+            monkeypatch.setattr(owner, name, noted)
+
+        def train(cfg: Any, run: Run) -> None:
+            runs.append(run)
+            module.train(cfg, run)
+
+        note(module, "update", lambda agents, batch, cfg, *more: more)
+        note(module, "epsilon", lambda *args: args)
+        note(module, "evaluate", lambda env, *_: (env.copies, env.max_ep_len))
+        note(module.Agents, "update_targets", lambda _: ())
+        note(EpisodeReplay, "sample", lambda _, row, batch_size, shared: (batch_size, shared))
+        assert command(module, data_dir, train, **{**PAIRS, **flags}) == 0
+        return runs[0], calls
+
+    return watch
+
+
+@modules
+def test_updates_and_copies_come_after_so_many_episodes(module, watched):
+    _, calls = watched(module, batches="apart")
+    steps = range(12, 61, 6)  # every third episode, of two steps each, once six are there
+    assert [step for step, *_ in calls["update"]] == list(steps)
+    assert calls["sample"] == [(step, 6, False) for step in steps]
+    assert [step for step, *_ in calls["update_targets"]] == list(range(10, 61, 10))
+
+
+def test_d3g_moves_tau_at_every_so_many_updates(watched):
+    _, calls = watched(d3g_discrete, tau_every=3)
+    assert [moved for _, moved in calls["update"]] == [False, True, False] * 3
+
+
+@modules
+def test_tests_have_their_own_number_and_length_of_episodes(module, watched):
+    _, calls = watched(module)
+    assert calls["evaluate"] == [(60, 3, 4)]
+
+
+@modules
+def test_epsilon_is_that_of_environment_steps(module, watched):
+    _, calls = watched(module, n_envs=3)
+    assert calls["epsilon"] == [(step, step, 50, 0.05) for step in range(3, 61, 3)]
+
+
+@modules
+def test_a_time_limit_is_not_terminal_but_the_memory_is_empty_after_it(module, watched):
+    run, _ = watched(module, replay_steps=60)
+    rows, memory = run.parts["replay"].rows, run.parts["memory"]
+    assert not rows["terminated"].any()
+    assert (rows["obs"][0, :, ::2] == 1).all()  # what the first of two actions is chosen on: all are in full health
+    assert not memory.hidden.any() and (memory.last == -1).all()
