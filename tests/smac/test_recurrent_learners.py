@@ -15,7 +15,6 @@ from helpers.recurrent import (
     assert_same,
     command,
     joined,
-    kept_run,
     left,
     make_agents,
     nets_of,
@@ -203,13 +202,14 @@ def test_epsilon_falls_in_a_line_and_stays():
 
 
 @all_learners
-def test_targets_are_copied_after_so_many_episodes(module, flags, data_dir):
-    run = kept_run(module, data_dir, epochs=1, max_ep_len=3, target_every=1, **flags)
-    agents = run.parts["agents"]
-    assert torch.equal(agents.q.flat, agents.q_targ.flat)
-    run = kept_run(module, data_dir / "rare", epochs=1, max_ep_len=3, target_every=1000, **flags)
-    agents = run.parts["agents"]
-    assert not torch.equal(agents.q.flat, agents.q_targ.flat)
+def test_every_target_network_becomes_what_it_is_the_target_of(module, flags):
+    agents, _ = make_agents(module, game(), **flags)
+    nets = nets_of(agents)
+    targets = {name: name.removesuffix("_targ") for name in nets if name.endswith("_targ")}
+    targets |= {"f_targ": "f_net"} if "f_targ" in nets else {}
+    assert targets and not any(torch.equal(nets[a].flat, nets[b].flat) for a, b in targets.items())
+    agents.update_targets()
+    assert all(torch.equal(nets[a].flat, nets[b].flat) for a, b in targets.items())
 
 
 ORACLES = {"iql": naive.IQL, "i2q_drqn": naive.I2Q, "d3g_discrete": naive.D3G}
@@ -243,6 +243,8 @@ def test_a_bad_flag_is_one_line_that_names_it(module, flags, data_dir, capfd):
         ("gamma", 1.5, "--gamma 1.5"),
         ("replay_steps", 3, "--replay_steps 3: has no room"),
         ("n_envs", 0, "--n_envs 0"),
+        ("num_test_episodes", 0, "--num_test_episodes 0: must be finite, 1 or more"),
+        ("test_ep_len", 0, "--test_ep_len 0: must be finite, 1 or more"),
     ):
         assert command(module, data_dir, **{**flags, name: value}) == 2
         err = capfd.readouterr().err
