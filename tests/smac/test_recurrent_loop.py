@@ -6,11 +6,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.recurrent import LEARNERS, command
 
 from common.run import Run
-from smac import d3g_discrete
+from smac import d3g_discrete, envs, iql
+from smac.common.play import evaluate
 from smac.common.replay import EpisodeReplay
 
 Calls = dict[str, list[tuple[Any, ...]]]
@@ -83,3 +85,35 @@ def test_a_time_limit_is_not_terminal_but_the_memory_is_empty_after_it(module, w
     assert not rows["terminated"].any()
     assert (rows["obs"][0, :, ::2] == 1).all()  # what the first of two actions is chosen on: all are in full health
     assert not memory.hidden.any() and (memory.last == -1).all()
+
+
+class Race(envs.MaskedEnv):
+    """Game k takes k + 1 steps, each paid 1; those of odd k are won."""
+
+    def __init__(self) -> None:
+        super().__init__("race", (0,), 3, np.ones((2, 1), bool), np.ones((2, 2), bool), max_ep_len=9)
+
+    def _start(self, row: int, copy: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros((2, 1)), np.ones((2, 2), bool)
+
+    def _play(self, row: int, copy: int, act: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, bool, bool, float]:
+        over = self.t[row, copy] == copy
+        return *self._start(row, copy), 1.0, bool(over), False, float(over and copy % 2)
+
+
+def test_a_test_counts_each_game_until_its_own_end():
+    env = Race()
+    learners = iql.Agents(env, iql.Config(rnn_hid=8), env.seeds).split()
+    returns, lengths, won = evaluate(env, learners, 8, 100, "cpu")
+    assert (returns.tolist(), lengths.tolist(), won.tolist()) == ([[1, 2, 3]], [[1, 2, 3]], [[0, 1, 0]])
+
+
+def test_games_of_tests_are_new_each_time_and_never_those_of_training():
+    training, env = (envs.make("helpers.battles:today", (0, 1), 3, 12) for _ in range(2))
+    training.reset()
+    learners, begun = iql.Agents(env, iql.Config(rnn_hid=8), env.seeds).split(), [training.begun]  # pyright: ignore
+    for step in (100, 200, 100):
+        evaluate(env, learners, 8, step, "cpu")
+        begun.append(env.begun.copy())  # pyright: ignore
+    assert np.array_equal(begun[1], begun[3])
+    assert len(np.unique(begun[:3])) == 18
