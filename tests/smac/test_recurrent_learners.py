@@ -25,8 +25,9 @@ from helpers.recurrent import (
 from bench import recurrent_naive as naive
 from common import checkpoint
 from common.run import Run
-from smac import envs
+from smac import envs, iql
 from smac.common.play import NOTHING, Memory, epsilon
+from smac.envs import focusfire
 
 all_learners = pytest.mark.parametrize("module, flags", LEARNERS, ids=IDS)
 
@@ -234,6 +235,18 @@ def test_an_update_is_that_of_single_agents_written_by_hand(module, flags):
             net, _, rest = full.partition(".")
             own = naive.parameter(getattr(learner, net), rest).detach().numpy()
             np.testing.assert_allclose(array[i], own, rtol=1e-6, atol=1e-9, err_msg=full)
+
+
+def test_a_checkpoint_of_another_game_is_one_line(data_dir, monkeypatch, capfd):
+    def other(*_: Any) -> None:
+        raise KeyError("leaf17")
+
+    assert command(iql, data_dir, epochs=1) == 0
+    monkeypatch.setattr(focusfire.FocusFire, "_load", other)
+    capfd.readouterr()
+    assert command(iql, data_dir, epochs=2) == 2
+    err = capfd.readouterr().err
+    assert "60.json: does not hold what this run saves" in err and len(err.strip().splitlines()) == 1
 
 
 @all_learners
