@@ -1,6 +1,5 @@
 """Claims that hold for every recurrent learner; what one alone has is tested in a file of its own."""
 
-import itertools
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +25,6 @@ from bench import recurrent_naive as naive
 from common import checkpoint
 from common.run import Run
 from smac import envs, iql
-from smac.common.play import NOTHING, Memory, epsilon
 from smac.envs import focusfire
 
 all_learners = pytest.mark.parametrize("module, flags", LEARNERS, ids=IDS)
@@ -150,56 +148,6 @@ def test_a_seed_is_updated_by_itself_in_the_memory_of_all(module, flags):
     module.update(together, joined([batches[0]] * 2), cfg)
     for name, net in nets_of(together).items():
         torch.testing.assert_close(net.flat[1], nets_of(agents)[name].flat[1])
-
-
-@pytest.mark.parametrize("n_envs", [1, 4])
-def test_only_actions_that_are_available_are_taken(n_envs):
-    from smac.iql import explore
-
-    env = game((0, 1), n_envs)
-    env.reset()
-    from common.seeding import Streams
-
-    noise, seen = Streams(env.seeds, "exploration"), np.zeros(env.avail.shape, int)
-    q = np.where(env.avail, np.arange(env.n_act, dtype=np.float32), NOTHING)
-    for _ in range(300):
-        act = explore(q, env.avail, 1.0, noise)
-        np.add.at(seen, (*np.indices(act.shape), act), 1)
-    assert not seen[~env.avail].any()
-    assert np.abs(seen[env.avail] / 300 - 1 / 5).max() < 0.12  # hold or one of four enemies, uniformly
-    assert (explore(q, env.avail, 0.0, noise) == env.n_act - 1).all()
-
-
-def test_agents_and_seeds_explore_each_by_itself():
-    from common.seeding import Streams
-    from smac.iql import explore
-
-    env = game((0, 1))
-    env.reset()
-    noise, q = Streams(env.seeds, "exploration"), np.where(env.avail, np.arange(env.n_act, dtype=np.float32), NOTHING)
-    act = np.stack([explore(q, env.avail, 0.5, noise)[..., 0].ravel() for _ in range(400)])  # (400, S * N)
-    strays = act != env.n_act - 1  # 0.4 of the time: four of five uniform actions
-    for i, j in itertools.combinations(range(act.shape[1]), 2):
-        both = strays[:, i] & strays[:, j]
-        assert abs(both.mean() - 0.16) < 0.07
-        assert abs((act[both, i] == act[both, j]).mean() - 0.25) < 0.2
-
-
-@all_learners
-def test_a_memory_forgets_at_an_episodes_end_and_there_alone(module, flags):
-    env = game((0,), copies=2)
-    env.reset()
-    agents, cfg = make_agents(module, game((0,)), **flags)
-    memory = Memory(env, cfg.rnn_hid, "cpu")
-    first = memory.values([agents], env)
-    memory.acted(first.argmax(-1), np.array([[True, False]]))
-    again = memory.values([agents], env)
-    assert np.array_equal(again[0, :, 0], first[0, :, 0])
-    assert not np.array_equal(again[0, :, 1], first[0, :, 1])
-
-
-def test_epsilon_falls_in_a_line_and_stays():
-    assert [epsilon(step, 100, 0.05) for step in (0, 50, 100, 1000)] == pytest.approx([1, 0.525, 0.05, 0.05])
 
 
 @all_learners

@@ -3,16 +3,18 @@
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers.recurrent import LEARNERS, command
 
+from common.log import Log
 from common.run import Run
 from smac import d3g_discrete, envs, iql
-from smac.common.play import evaluate
+from smac.common.play import evaluate, log_episodes
 from smac.common.replay import EpisodeReplay
 
 Calls = dict[str, list[tuple[Any, ...]]]
@@ -106,6 +108,24 @@ def test_a_test_counts_each_game_until_its_own_end():
     learners = iql.Agents(env, iql.Config(rnn_hid=8), env.seeds).split()
     returns, lengths, won = evaluate(env, learners, 8, 100, "cpu")
     assert (returns.tolist(), lengths.tolist(), won.tolist()) == ([[1, 2, 3]], [[1, 2, 3]], [[0, 1, 0]])
+
+
+def test_agents_under_test_see_what_they_did_last():
+    env, seen = Race(), []
+
+    def values(x: torch.Tensor, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(x[0, 0, 2].tolist())
+        return torch.tensor([0.0, 1.0]).expand(1, 2, 3, 2), h
+
+    evaluate(env, [SimpleNamespace(values=values)], 8, 100, "cpu")
+    assert seen == [[0, 0, 0], [0, 0, 1], [0, 0, 1]]  # an observation, and the last action as one-hot
+
+
+def test_the_log_has_each_episodes_own_return_and_the_largest_reward_of_either_sign():
+    env, run = Race(), SimpleNamespace(log=Log(1))
+    env.ret[:], env.t[:] = [[4, 5, 6]], [[7, 8, 9]]
+    log_episodes(run, env, np.array([[1.0, -3, 2]]), np.array([[False, True, True]]))
+    assert (run.log.returns, run.log.lengths, run.log.largest_rew.tolist()) == ([[5, 6]], [[8, 9]], [3])
 
 
 def test_games_of_tests_are_new_each_time_and_never_those_of_training():
