@@ -97,7 +97,7 @@ class Run:
         except UsageError:
             raise
         except (Damaged, RuntimeError, *NONSENSE) as error:
-            if part is not None and not part.load_state_dict.__module__.startswith(("common.", "envs.")):
+            if part is not None and not part.load_state_dict.__module__.startswith(("common.", "envs.", "smac.")):
                 raise  # an author's defect keeps its traceback
             path = folder.checkpoints.folder / f"{self.start}.json"
             raise Usage(

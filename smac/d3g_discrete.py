@@ -24,6 +24,7 @@ Departures from PyMARL:
 - Observations are rounded to float16, for acting as for learning.
 - Several environments of a seed (--n_envs) go on by themselves; there, they wait for each other's episodes to end.
 - Test episodes start from their own seeds and leave training untouched.
+- Episodes of a batch are drawn with replacement, there without. Epsilon falls with every step, there after an episode.
 
 mpirun -np 3 python smac/d3g_discrete.py --env smax:3m trains three seeds side by side, each by itself. Without flags
 the task is FocusFire-3: see smac/envs/focusfire.py.

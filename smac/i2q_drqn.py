@@ -25,6 +25,7 @@ Departures:
 - Observations are rounded to float16, for acting as for learning.
 - Several environments of a seed (--n_envs) go on by themselves; there, they wait for each other's episodes to end.
 - Test episodes start from their own seeds and leave training untouched.
+- Episodes of a batch are drawn with replacement, there without. Epsilon falls with every step, there after an episode.
 - Rule 1 needs what the paper does not say of hidden states: f(h, a) = tanh(net), as hidden states lie in (-1, 1); f and
   Qss have target networks, copied with Q's; actions at s'* are those that are legal at the h' that was seen; and lam's
   scale has the floor QSS_FLOOR, as in i2q_ddpg.py.

@@ -10,7 +10,6 @@ Prints, for each choice of scripts, the return, the share of games won, their le
 the share that have an enemy in range. The agents remember what was done, whoever chose it.
 """
 
-import argparse
 import itertools
 import sys
 from pathlib import Path
@@ -21,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started from her
 import numpy as np
 
 from common.errors import UsageError
+from common.parser import Parser, number
+from common.program import status
 from smac import envs
 from smac.common.play import Memory
 from smac.envs.smax import ATTACKS, Smax
@@ -88,19 +89,11 @@ def table(run: Path, episodes: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    text = "Play a run's agents on SMAX with a script for a part of their decisions."
-    parser = argparse.ArgumentParser(prog="smac/scripted.py", description=text)
+    parser = Parser("smac/scripted.py", __doc__)
     parser.add_argument("run", type=Path, metavar="RUNDIR", help="folder of one seed: data/NAME/NAME_s0")
-    parser.add_argument("--episodes", type=int, default=64, metavar="K", help="for each row (default 64)")
+    parser.add_argument("--episodes", type=number(1), default=64, metavar="K", help="for each row [%(default)s]")
     args = parser.parse_args(argv)
-    if args.episodes < 1:
-        parser.error(f"--episodes {args.episodes}: at least 1")
-    try:
-        table(args.run, args.episodes)
-    except UsageError as error:
-        print(f"smac/scripted.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return status("smac/scripted.py", lambda: table(args.run, args.episodes))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ import numpy as np
 from common.checkpoint import Checkpoints, Damaged
 from common.errors import UsageError
 from common.film import Film
+from common.parser import Parser, number
+from common.program import status
 from smac import envs
 from smac.common.picture import draw
 from smac.common.play import Memory
@@ -70,24 +72,6 @@ def play(env: envs.MaskedEnv, agents: Any, hid: int, film: Film | None) -> tuple
     return float(env.ret[0, 0]), int(env.t[0, 0]), float(env.won[0, 0])
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="smac/watch.py", description="Play the agents of a run, or film them.")
-    parser.add_argument("run", type=Path, metavar="RUNDIR", help="folder of one seed: data/NAME/NAME_s0")
-    parser.add_argument("--episodes", type=int, default=1, metavar="K", help="how many to play (default 1)")
-    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="film places, health and targets of all units")
-    parser.add_argument("--seed", type=int, default=0, help="of the environment (default 0)")
-    args = parser.parse_args(argv)
-    for name, low in (("episodes", 1), ("seed", 0)):
-        if getattr(args, name) < low:
-            parser.error(f"--{name} {getattr(args, name)}: at least {low}")
-    try:
-        watch(args)
-    except UsageError as error:
-        print(f"smac/watch.py: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 def watch(args: argparse.Namespace) -> None:
     """Print, and film if `video`, so many episodes, and their mean."""
     env, agents, hid = load(args.run, args.seed)
@@ -104,6 +88,17 @@ def watch(args: argparse.Namespace) -> None:
         print(f"mean of {args.episodes}: return {ret:.2f}, won {won:.2f}")
     if film:
         print(f"film: {film.path}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = Parser("smac/watch.py", __doc__)
+    add = parser.add_argument
+    add("run", type=Path, metavar="RUNDIR", help="folder of one seed: data/NAME/NAME_s0")
+    add("--episodes", type=number(1), default=1, metavar="K", help="how many to play [%(default)s]")
+    add("--video", type=Path, metavar="FILE.mp4", help="film places, health and targets of all units")
+    add("--seed", type=number(0), default=0, help="of the environment [%(default)s]")
+    args = parser.parse_args(argv)
+    return status("smac/watch.py", lambda: watch(args))
 
 
 if __name__ == "__main__":

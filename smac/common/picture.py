@@ -11,6 +11,9 @@ class Units(NamedTuple):
     place: np.ndarray  # (U, 2)
     health: np.ndarray  # (U,), 0: dead
     n_agents: int
+    ground: tuple[tuple[float, float], tuple[float, float]] | None = (
+        None  # two corners of what they move on, if they do
+    )
 
 
 def draw(units: Units, start: Units, targets: np.ndarray, title: str, side: int = 480) -> np.ndarray:
@@ -24,8 +27,8 @@ def draw(units: Units, start: Units, targets: np.ndarray, title: str, side: int 
     figure = Figure(figsize=(4.8, 4.8), dpi=side / 4.8, layout="constrained")
     canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
     alive, mine = units.health > 0, np.arange(len(units.health)) < units.n_agents
-    low, high = start.place.min(0), start.place.max(0)
-    middle, half = (low + high) / 2, max(float((high - low).max()) / 2, 1) * 1.3
+    low, high = np.array(start.ground or (start.place.min(0), start.place.max(0)))
+    middle, half = (low + high) / 2, max(float((high - low).max()) / 2, 1) * (1.1 if start.ground else 1.3)
     axes.set(xlim=middle[0] + np.array([-half, half]), ylim=middle[1] + np.array([-half, half]), title=title)
     for agent in np.flatnonzero((targets >= 0) & alive[: units.n_agents]):
         line = units.place[[agent, units.n_agents + targets[agent]]]

@@ -26,8 +26,6 @@ class MaskedEnv:
     def __init__(
         self, name: str, seeds: Sequence[int], copies: int, obs_mask: np.ndarray, act_mask: np.ndarray, max_ep_len: int
     ):
-        if max_ep_len < 1:
-            raise UsageError(f"--max_ep_len {max_ep_len}: an episode has at least 1 step")
         self.name, self.seeds, self.copies, self.max_ep_len = name, tuple(seeds), copies, max_ep_len
         self.obs_mask, self.act_mask = obs_mask, act_mask
         (self.n_agents, self.n_obs), self.n_act = obs_mask.shape, act_mask.shape[1]
@@ -70,7 +68,15 @@ class MaskedEnv:
         return rew, terminated, (truncated | (self.t >= self.max_ep_len)) & ~terminated
 
     def _check(self, where: np.ndarray) -> None:
-        self.obs = self.obs.astype(np.float16).astype(np.float32)  # what the replay can hold
+        try:
+            with np.errstate(over="raise"):
+                self.obs = self.obs.astype(np.float16).astype(np.float32)  # what the replay can hold
+        except FloatingPointError:
+            largest = np.abs(self.obs[np.isfinite(self.obs)]).max()
+            raise UsageError(
+                f"--env {self.name!r}: an agent sees the number {largest:.3g}, and observations are kept as float16, "
+                "within 65504 of zero: scale yours"
+            ) from None
         assert self.avail.any(-1).swapaxes(1, 2)[where].all(), f"{self.name}: an agent without a legal action"
 
     def _restart(self, where: np.ndarray) -> None:

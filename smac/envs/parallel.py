@@ -14,6 +14,7 @@ own that calls it with the name of a map.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -76,8 +77,13 @@ class ParallelGames(MaskedEnv):
                 continue
             sight, legal = shown[agent], infos.get(agent, {}).get("action_mask")
             if isinstance(sight, dict):
-                legal, sight = sight["action_mask"], sight["observation"]
+                legal, sight = sight.get("action_mask", legal), sight["observation"]
             obs[i, self.obs_mask[i]] = np.ravel(sight)
+            if np.size(legal) != (n := self.real[i].sum()) and legal is not None:
+                raise UsageError(
+                    f"--env {self.name!r}: an action_mask of {agent} has {np.size(legal)} numbers, not one for each of "
+                    f"its {n} actions"
+                )
             avail[i, self.real[i]] = True if legal is None else np.asarray(legal, bool)
             if not avail[i].any():
                 raise UsageError(f"--env {self.name!r}: {agent} is alive and its action_mask allows nothing")
@@ -117,11 +123,15 @@ class ParallelGames(MaskedEnv):
 
 
 def _create(name: str) -> Any:
+    """The game that `package.module:factory` makes, from a module on the path or in the working folder."""
     module, _, factory = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # where a script lies elsewhere, Python looks beside that only
     try:
-        game = getattr(importlib.import_module(module), factory)()
+        make = getattr(importlib.import_module(module), factory)
     except (ImportError, ValueError, AttributeError) as error:
         raise UsageError(f"--env {name!r}: {error}; must be package.module:factory") from error
+    game = make()
     missing = [part for part in ("possible_agents", "action_space", "observation_space") if not hasattr(game, part)]
     if missing:
         raise UsageError(f"--env {name!r}: returns a {type(game).__name__}, not a ParallelEnv: no {missing[0]}")

@@ -21,6 +21,7 @@ import functools
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 from unittest import mock
@@ -84,7 +85,8 @@ class Smax(MaskedEnv):
 
     def units(self, row: int = 0, copy: int = 0) -> Units:
         state = self.jax.tree.unflatten(self.tree, [np.asarray(leaf)[copy] for leaf in self.leaves[row]]).state
-        return Units(np.asarray(state.unit_positions), np.asarray(state.unit_health), self.n_agents)
+        ground = (0.0, 0.0), (float(self.game.map_width), float(self.game.map_height))
+        return Units(np.asarray(state.unit_positions), np.asarray(state.unit_health), self.n_agents, ground)
 
     def target(self, act: np.ndarray) -> np.ndarray:
         return act - ATTACKS
@@ -121,6 +123,8 @@ def _load(name: str) -> tuple[Any, Any, Any, Any]:
         sink = io.StringIO()  # it reports on parts of its own that are not installed, and sets stdout anew meanwhile
         with contextlib.redirect_stdout(sink), mock.patch.object(sys, "__stdout__", sink):
             import jaxmarl  # noqa: F401  # pyright: ignore[reportMissingImports]
+        # JAX warns whenever a program is started, as ffmpeg for a film: that takes a fork, but one without risk
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
         import jax  # pyright: ignore[reportMissingImports]
         from jaxmarl.environments.smax import (  # pyright: ignore[reportMissingImports]
             HeuristicEnemySMAX,

@@ -127,3 +127,40 @@ def wrong() -> Any:
 
 def dumb() -> Any:
     return object()
+
+
+def narrow() -> Battle:
+    game = Battle()
+    game.legal = lambda agent: np.ones(3, np.int8)
+    return game
+
+
+def far() -> Battle:
+    game = Battle()
+    game.sight = lambda agent: np.full(WIDTH, 1e6, np.float32)
+    return game
+
+
+def bare() -> Battle:
+    """Observations in dicts, without masks."""
+    game = Battle()
+    game.shown = lambda: {agent: {"observation": game.sight(agent)} for agent in game.agents}
+    return game
+
+
+class Split(Today):
+    """Observations in dicts, masks in infos."""
+
+    def observation_space(self, agent: str) -> Any:
+        return Dict({"observation": super().observation_space(agent)})
+
+    def shown(self) -> dict[str, Any]:
+        return {agent: {"observation": self.sight(agent)} for agent in self.agents}
+
+
+def split() -> Split:
+    return Split()
+
+
+def broken() -> Any:
+    raise AttributeError("a mistake of its own")

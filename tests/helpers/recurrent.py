@@ -16,7 +16,6 @@ from torch import Tensor
 
 from common import checkpoint
 from common.nets import Net
-from common.run import Run
 from common.runs import main
 from smac import d3g_discrete, envs, i2q_drqn, iql
 from smac.common.optim import RMSprop
@@ -46,18 +45,6 @@ def command(module: ModuleType, data_dir: Path, train: Any = None, **flags: Any)
     ):
         main(module.Config, module.defaults, train or module.train, module.__doc__)
     return int(end.value.code or 0)
-
-
-def kept_run(module: ModuleType, data_dir: Path, **flags: Any) -> Run:
-    """A finished run with all that it kept."""
-    runs: list[Run] = []
-
-    def train(cfg: Any, run: Run) -> None:
-        runs.append(run)
-        module.train(cfg, run)
-
-    assert command(module, data_dir, train, **flags) == 0
-    return runs[0]
 
 
 def nets_of(agents: Any) -> dict[str, Net]:

@@ -77,10 +77,12 @@ def test_the_last_action_is_that_of_the_step_before():
 def test_old_episodes_go_by_number_and_by_steps():
     replay = played(Count((3,)), 60, size=7)
     assert [int(replay.table[0, k, 1]) for k in replay.held(0)] == [42, 45, 48, 51, 54, 57, 39]
+    drawn = replay.sample(0, 300, False).obs[0, :, :300, 0].abs()  # what an episode begins with is its own
+    assert [len(set(starts)) for starts in drawn.tolist()] == [7, 7]
     env = Count((3,))
     few = EpisodeReplay(env, 50, 10)
-    few.count, few.episodes[0], few.table[0, :4] = 14, 4, [(0, 1, 3), (0, 4, 3), (0, 7, 3), (0, 10, 3)]
-    assert few.held(0).tolist() == [1, 2, 3]  # rows 4 .. 13 are there
+    few.count, few.episodes[0], few.table[0, :4] = 14, 4, [(0, 1, 2), (0, 3, 1), (0, 4, 6), (0, 10, 4)]
+    assert few.held(0).tolist() == [2, 3]  # rows 4 .. 13 are there
 
 
 def test_what_was_read_and_saved_is_the_same_in_another_replay():

@@ -121,12 +121,39 @@ def test_the_replay_holds_what_the_dead_saw_and_did():
         ("helpers.battles:wrong", "only Discrete"),
         ("helpers.battles:dumb", "returns a object, not a ParallelEnv"),
         ("helpers.battles:gone", "must be package.module:factory"),
+        ("helpers.battles:narrow", "an action_mask of marine_0 has 3 numbers, not one for each of its 4 actions"),
         ("no_such_module:gone", "must be package.module:factory"),
     ],
 )
 def test_what_is_no_such_game_is_refused_in_one_line(name, text):
     with pytest.raises(UsageError, match=text):
-        envs.make(name, [0], 1, 10)
+        envs.make(name, [0], 1, 10).reset()
+
+
+def test_without_a_mask_everything_is_legal_also_where_observations_are_dicts():
+    assert one("helpers.battles:bare").avail[0, :, 0].tolist() == [[True] * 4 + [False]] * 3
+
+
+def test_a_dict_of_observations_leaves_the_mask_in_infos():
+    assert one("helpers.battles:split").avail[0, 0, 0].tolist() == [True, True, True, False, False]
+
+
+def test_what_a_factory_raises_is_its_own_defect():
+    with pytest.raises(AttributeError, match="of its own"):
+        one("helpers.battles:broken")
+
+
+def test_a_module_in_the_working_folder_is_found(tmp_path, monkeypatch):
+    (tmp_path / "a_game_of_mine.py").write_text("from helpers.battles import parallel_env\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert one("a_game_of_mine:parallel_env").n_agents == 3
+
+
+def test_an_observation_beyond_the_replays_numbers_is_one_line(recwarn):
+    with pytest.raises(UsageError, match=r"observations are kept as float16, within 65504 of zero: scale yours"):
+        one("helpers.battles:far")
+    assert not recwarn.list
 
 
 def test_an_installed_starcraft_package_of_the_same_name_stays_within_reach(tmp_path, monkeypatch):

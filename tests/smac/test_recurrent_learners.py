@@ -14,7 +14,6 @@ from helpers.recurrent import (
     assert_same,
     command,
     joined,
-    kept_run,
     left,
     make_agents,
     nets_of,
@@ -25,8 +24,8 @@ from helpers.recurrent import (
 from bench import recurrent_naive as naive
 from common import checkpoint
 from common.run import Run
-from smac import envs
-from smac.common.play import NOTHING, Memory, epsilon
+from smac import envs, iql
+from smac.envs import focusfire
 
 all_learners = pytest.mark.parametrize("module, flags", LEARNERS, ids=IDS)
 
@@ -151,49 +150,15 @@ def test_a_seed_is_updated_by_itself_in_the_memory_of_all(module, flags):
         torch.testing.assert_close(net.flat[1], nets_of(agents)[name].flat[1])
 
 
-@pytest.mark.parametrize("n_envs", [1, 4])
-def test_only_actions_that_are_available_are_taken(n_envs):
-    from smac.iql import explore
-
-    env = game((0, 1), n_envs)
-    env.reset()
-    from common.seeding import Streams
-
-    noise, seen = Streams(env.seeds, "exploration"), np.zeros(env.avail.shape, int)
-    q = np.where(env.avail, np.arange(env.n_act, dtype=np.float32), NOTHING)
-    for _ in range(300):
-        act = explore(q, env.avail, 1.0, noise)
-        np.add.at(seen, (*np.indices(act.shape), act), 1)
-    assert not seen[~env.avail].any()
-    assert np.abs(seen[env.avail] / 300 - 1 / 5).max() < 0.12  # hold or one of four enemies, uniformly
-    assert (explore(q, env.avail, 0.0, noise) == env.n_act - 1).all()
-
-
 @all_learners
-def test_a_memory_forgets_at_an_episodes_end_and_there_alone(module, flags):
-    env = game((0,), copies=2)
-    env.reset()
-    agents, cfg = make_agents(module, game((0,)), **flags)
-    memory = Memory(env, cfg.rnn_hid, "cpu")
-    first = memory.values([agents], env)
-    memory.acted(first.argmax(-1), np.array([[True, False]]))
-    again = memory.values([agents], env)
-    assert np.array_equal(again[0, :, 0], first[0, :, 0])
-    assert not np.array_equal(again[0, :, 1], first[0, :, 1])
-
-
-def test_epsilon_falls_in_a_line_and_stays():
-    assert [epsilon(step, 100, 0.05) for step in (0, 50, 100, 1000)] == pytest.approx([1, 0.525, 0.05, 0.05])
-
-
-@all_learners
-def test_targets_are_copied_after_so_many_episodes(module, flags, data_dir):
-    run = kept_run(module, data_dir, epochs=1, max_ep_len=3, target_every=1, **flags)
-    agents = run.parts["agents"]
-    assert torch.equal(agents.q.flat, agents.q_targ.flat)
-    run = kept_run(module, data_dir / "rare", epochs=1, max_ep_len=3, target_every=1000, **flags)
-    agents = run.parts["agents"]
-    assert not torch.equal(agents.q.flat, agents.q_targ.flat)
+def test_every_target_network_becomes_what_it_is_the_target_of(module, flags):
+    agents, _ = make_agents(module, game(), **flags)
+    nets = nets_of(agents)
+    targets = {name: name.removesuffix("_targ") for name in nets if name.endswith("_targ")}
+    targets |= {"f_targ": "f_net"} if "f_targ" in nets else {}
+    assert targets and not any(torch.equal(nets[a].flat, nets[b].flat) for a, b in targets.items())
+    agents.update_targets()
+    assert all(torch.equal(nets[a].flat, nets[b].flat) for a, b in targets.items())
 
 
 ORACLES = {"iql": naive.IQL, "i2q_drqn": naive.I2Q, "d3g_discrete": naive.D3G}
@@ -220,6 +185,18 @@ def test_an_update_is_that_of_single_agents_written_by_hand(module, flags):
             np.testing.assert_allclose(array[i], own, rtol=1e-6, atol=1e-9, err_msg=full)
 
 
+def test_a_checkpoint_of_another_game_is_one_line(data_dir, monkeypatch, capfd):
+    def other(*_: Any) -> None:
+        raise KeyError("leaf17")
+
+    assert command(iql, data_dir, epochs=1) == 0
+    monkeypatch.setattr(focusfire.FocusFire, "_load", other)
+    capfd.readouterr()
+    assert command(iql, data_dir, epochs=2) == 2
+    err = capfd.readouterr().err
+    assert "60.json: does not hold what this run saves" in err and len(err.strip().splitlines()) == 1
+
+
 @all_learners
 def test_a_bad_flag_is_one_line_that_names_it(module, flags, data_dir, capfd):
     for name, value, text in (
@@ -227,6 +204,8 @@ def test_a_bad_flag_is_one_line_that_names_it(module, flags, data_dir, capfd):
         ("gamma", 1.5, "--gamma 1.5"),
         ("replay_steps", 3, "--replay_steps 3: has no room"),
         ("n_envs", 0, "--n_envs 0"),
+        ("num_test_episodes", 0, "--num_test_episodes 0: must be finite, 1 or more"),
+        ("test_ep_len", 0, "--test_ep_len 0: must be finite, 1 or more"),
     ):
         assert command(module, data_dir, **{**flags, name: value}) == 2
         err = capfd.readouterr().err

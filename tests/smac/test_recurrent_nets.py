@@ -7,6 +7,7 @@ from torch import nn
 
 from bench.recurrent_naive import Agent
 from common.seeding import Streams
+from smac import envs, i2q_drqn
 from smac.common.nets import Recurrent, unroll
 from smac.common.optim import RMSprop
 
@@ -81,6 +82,20 @@ def test_networks_start_in_the_ranges_of_torch_modules_with_their_own_fan_in():
         np.testing.assert_allclose(largest["first.weight"][i], like.weight.abs().max().item(), rtol=0.02)
     for name in ("gru.weight_ih", "gru.weight_hh", "gru.bias_hh", "last.weight"):
         np.testing.assert_allclose(largest[name], 1 / 8, rtol=0.05)
+
+
+def test_agents_networks_start_with_the_fan_in_that_each_agent_really_has():
+    env = envs.make("helpers.battles:today", [0], 1, 12)
+    agents = i2q_drqn.Agents(env, i2q_drqn.Config(), env.seeds)
+    seen, legal = env.obs_mask.sum(1), env.act_mask.sum(1)
+    assert seen.tolist() == [5, 4, 5] and legal.tolist() == [5, 5, 4]
+    q, f = agents.q.named(0), agents.f_net.named(0)
+    for i in range(3):
+        fan_in = {"q": seen[i] + legal[i], "f": 64 + 64 + legal[i]}
+        assert np.abs(q["first.weight"][i]).max() == pytest.approx(fan_in["q"] ** -0.5, rel=0.02)
+        assert np.abs(f["0.weight"][i]).max() == pytest.approx(fan_in["f"] ** -0.5, rel=0.002)
+        for layer in ("1.weight", "2.weight"):
+            assert np.abs(f[layer][i]).max() == pytest.approx(1 / 16, rel=0.02)
 
 
 def test_a_seeds_weights_are_the_same_alone_as_beside_others():

@@ -1,10 +1,15 @@
 """Watching a run: the greedy episodes of its last checkpoint, printed and filmed."""
 
+import shlex
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from helpers import ROOT
 from helpers.recurrent import IDS, LEARNERS, command
 
-from smac import iql, watch
+from smac import iql, scripted, watch
 from smac.common.picture import Units, draw
 from smac.envs import focusfire
 
@@ -48,6 +53,37 @@ def test_a_picture_shows_places_teams_health_and_targets():
     assert colours(some, "#D55E00") < 0.5 * colours(all_stand, "#D55E00")  # a cross
     assert colours(some, "#009E73") == pytest.approx(0.5 * colours(all_stand, "#009E73"), rel=0.1)  # 1.5 bars of 3
     assert (draw(dead, alive, np.array([0, -1]), "") != some).sum() > 500  # a line to the target
+
+
+def test_units_stay_in_the_picture_wherever_on_their_ground_they_go():
+    start = Units(np.array([[8.0, 16], [24, 16]]), np.ones(2), 1, ground=((0, 0), (32, 32)))
+    corners = start._replace(place=np.array([[0.0, 0], [32, 32]]))
+    first, last = (draw(units, start, np.array([-1]), "") for units in (start, corners))
+    for colour in ("#0072B2", "#D55E00", "#009E73"):
+        assert colours(first, colour) == pytest.approx(colours(last, colour), rel=0.1, abs=2)
+        assert colours(first, colour) > 50
+
+
+@pytest.mark.parametrize("program", [watch, scripted])
+def test_programs_end_without_a_traceback(program, monkeypatch, tmp_path, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "load", interrupted)
+    assert program.main([str(tmp_path)]) == 130
+    for argv, text in ([str(tmp_path), "--episodes", "0"], "--episodes: '0' must be"), ([], "required: RUNDIR"):
+        with pytest.raises(SystemExit) as end:
+            program.main(argv)
+        err = capsys.readouterr().err
+        assert end.value.code == 2 and text in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_reader_that_has_seen_enough_ends_a_program_quietly():
+    lines = "[print('x' * 80) for _ in range(10**5)]"
+    code = f"import sys; from common.program import status; sys.exit(status('p', lambda: {lines}))"
+    line = f"{sys.executable} -c {shlex.quote(code)} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (141, "x" * 80 + "\n", "")
 
 
 def test_an_episode_is_filmed(data_dir, capsys, tmp_path):
