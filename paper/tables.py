@@ -3,14 +3,13 @@
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from math import comb
 
 import numpy as np
 
 from curves.estimate import FEW, curve
 from curves.lines import Line
 from paper.claims import cell, compare, number
-from paper.compare import scores
+from paper.compare import improvement, p_value, scores
 from paper.data import Data
 from paper.figures import (
     CHEETAH,
@@ -105,28 +104,25 @@ def escapes(lines: dict[str, Line]) -> str:
     out = [f"{label}: {k} of {n}" for label, (k, n) in counts.items() if k]
     stay = [f"{label} ({n})" for label, (k, n) in counts.items() if not k]
     text = f"Seeds that escape: {'; '.join(out) or 'none'}. No seed of {', '.join(stay) or 'none'} does.\n\n"
-    rule_2 = re.compile(r"I2Q, rule 2, lambda ([0-9.]+)")
-    pulls = {label: float(match[1]) for label in counts if (match := rule_2.fullmatch(label))}
-    lams = np.repeat(list(pulls.values()), [counts[label][1] for label in pulls])
-    gone = np.concatenate([np.arange(counts[label][1]) < counts[label][0] for label in pulls]) if pulls else np.empty(0)
-    if 0 < gone.sum() < len(gone):
-        text += (
-            f"Over the values of lambda under rule 2, escape rises with lambda with p = {number(trend(lams, gone))} "
-            f"(two-sided permutation test of the mean rank of lambda, {len(gone)} runs, {int(gone.sum())} escapes)."
-        )
-    return text
+    return text + _trend(counts)
 
 
-def trend(x: np.ndarray, chosen: np.ndarray) -> float:
-    """Two-sided p of the chosen runs' mean rank in x, where any as many might have been chosen."""
-    ranks = (x[:, None] > x).sum(1) + 0.5 * (x[:, None] == x).sum(1)
-    n, k = len(x), int(chosen.sum())
-    if comb(n, k) <= 200_000:
-        picks = np.array(list(itertools.combinations(range(n), k)))
-    else:
-        picks = np.random.default_rng(0).permuted(np.tile(np.arange(n), (20_000, 1)), axis=1)[:, :k]
-    far = abs(ranks[picks].mean(1) - ranks.mean()) >= abs(ranks[chosen].mean() - ranks.mean()) - 1e-9
-    return float(far.mean())
+def _trend(counts: dict[str, tuple[int, int]]) -> str:
+    """Whether escape depends on lambda under rule 2, from (escapes, seeds) of each learner."""
+    stay, gone = [], []  # lambda, once a seed
+    for label, (k, n) in counts.items():
+        if match := re.fullmatch(r"I2Q, rule 2, lambda ([0-9.]+)", label):
+            gone += [float(match[1])] * k
+            stay += [float(match[1])] * (n - k)
+    if not gone or not stay:
+        return ""
+    groups = [(np.array(gone), np.array(stay))]
+    seen, p = improvement(groups), number(p_value(groups))
+    way = "rises" if seen > 0.5 else "falls" if seen < 0.5 else "neither rises nor falls"
+    return (
+        f"Over the values of lambda under rule 2, escape {way} with lambda, p = {p} (two-sided permutation "
+        f"test of lambda's ranks, {len(gone) + len(stay)} runs, {len(gone)} escapes)."
+    )
 
 
 def cheetah(data: Data) -> str:

@@ -15,7 +15,7 @@ from paper.data import Data
 from paper.figures import CHEETAH, ROBOTS
 from paper.results import BLOCK, BLOCKS, PAGES, fill
 from paper.runs import ROOT
-from paper.tables import escapes, score, trend
+from paper.tables import escapes, score
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +92,10 @@ def test_escapes_are_counted_and_their_trend_with_lambda_is_tested(tmp_path):
         "Seeds that escape: I2Q, rule 2, lambda 1: 2 of 3. No seed of IDDPG (1), I2Q, rule 2, lambda 0 (3) does."
         in text
     )
-    assert (
-        "p = 0.40 (two-sided permutation test of the mean rank of lambda, 6 runs, 2 escapes)" in text
-    )  # 6 of 15 deals
-
-
-def test_a_trend_is_two_sided():
-    x = np.array([0.0, 1, 2, 3])
-    assert trend(x, np.array([False, False, True, True])) == pytest.approx(2 / 6)  # of 6 pairs the top and the bottom
-    assert trend(x, np.array([True, False, False, True])) == 1
+    test = "p = 0.40 (two-sided permutation test of lambda's ranks, 6 runs, 2 escapes)"  # 6 of 15 deals
+    assert f"escape rises with lambda, {test}" in text
+    other = {"I2Q, rule 2, lambda 0": "i2q_ddpg", "I2Q, rule 2, lambda 1": "mbpo_baseline"}
+    assert f"escape falls with lambda, {test}" in escapes(Data(tmp_path).lines(GAME, other))
 
 
 def test_the_robots_of_readme_are_those_with_runs_at_equal_steps(tmp_path, monkeypatch):
