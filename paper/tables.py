@@ -8,7 +8,6 @@ import numpy as np
 
 from curves.estimate import FEW, curve
 from curves.lines import Line
-from paper.claims import cell, compare, number
 from paper.compare import improvement, p_value, scores
 from paper.data import Data
 from paper.figures import (
@@ -26,6 +25,7 @@ from paper.figures import (
     ROBOTS,
     TITLES,
 )
+from paper.words import cell, number, versus
 
 ESCAPED = 35.0  # a final score above it is out of the ring
 ON_GAME = {
@@ -73,15 +73,27 @@ def score(values: np.ndarray) -> str:
 
 
 def rows_of(lines: dict[str, Line], base: str, extra: Callable[[np.ndarray], str] | None = None) -> list[list[str]]:
-    """A row a learner: seeds, steps, final scores, `extra` of them, and how they compare with the base's."""
+    """A row a learner: seeds, steps, final scores, `extra` of them, P(ends above the base) and its p.
+
+    Both at the last step that both have made; where the base goes on, its score there stands beside P.
+    """
     found = []
     for label, line in lines.items():
-        end = min(float(line.x[-1]), float(lines[base].x[-1])) if base in lines else float(line.x[-1])
-        own = scores(line, end)
-        row = [label, str(len(own)), f"{end:,.0f}", score(own), *([extra(own)] if extra else [])]
         other = lines.get(base)
-        found.append([*row, compare(own, scores(other, end)) if other and other is not line else ""])
+        end = min(float(line.x[-1]), float(other.x[-1])) if other else float(line.x[-1])
+        own = scores(line, end)
+        found.append([label, str(len(own)), f"{end:,.0f}", score(own), *([extra(own)] if extra else [])])
+        share = p = ""
+        if other and other is not line:
+            share, p = versus(own, scores(other, end))
+            share += f" ({base} there: {score(scores(other, end))})" if end < other.x[-1] else ""
+        found[-1] += [share, p]
     return found
+
+
+def against(base: str) -> list[str]:
+    """The heads of the last two columns of rows_of."""
+    return [f"P(above {base})", "p"]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -94,7 +106,7 @@ def game(data: Data) -> str:
     lines = data.lines(GAME, ON_GAME)
     rows = rows_of(lines, "IDDPG", lambda own: f"{(own > ESCAPED).sum()} of {len(own)}")
     marks = ", ".join(f"{name} {value:g}" for name, value in MARKS[GAME].items())
-    header = ["", "seeds", "steps", "final score", f"seeds above {ESCAPED:g}", "against IDDPG"]
+    header = ["", "seeds", "steps", "final score", f"seeds above {ESCAPED:g}", *against("IDDPG")]
     return f"{markdown(header, rows)}\n\nA test episode returns: {marks}.\n\n{escapes(lines)}"
 
 
@@ -127,7 +139,7 @@ def _trend(counts: dict[str, tuple[int, int]]) -> str:
 
 def cheetah(data: Data) -> str:
     rows = rows_of(data.lines(CHEETAH, ON_ROBOTS), "IDDPG")
-    return markdown(["", "seeds", "steps", "final score", "against IDDPG"], rows)
+    return markdown(["", "seeds", "steps", "final score", *against("IDDPG")], rows)
 
 
 def robots(data: Data) -> str:
@@ -135,7 +147,7 @@ def robots(data: Data) -> str:
     rows = []
     for task in ROBOTS[1:]:
         rows += [[task, *row] for row in rows_of(data.lines(task, ON_ROBOTS), "IDDPG")]
-    return markdown(["task", "", "seeds", "steps", "final score", "against IDDPG"], rows) if rows else "Not run yet."
+    return markdown(["task", "", "seeds", "steps", "final score", *against("IDDPG")], rows) if rows else "Not run yet."
 
 
 def full(data: Data) -> str:
@@ -143,13 +155,13 @@ def full(data: Data) -> str:
     rows = []
     for task in FIGURES["14"].tasks:
         rows += [[task, *row] for row in rows_of(data.lines(task, FIGURES["14"].lines), "IDDPG")]
-    return markdown(["task", "", "seeds", "steps", "final score", "against IDDPG"], rows) if rows else "Not run yet."
+    return markdown(["task", "", "seeds", "steps", "final score", *against("IDDPG")], rows) if rows else "Not run yet."
 
 
 def stochastic(data: Data) -> str:
     (task,) = FIGURES["8"].tasks
     rows = rows_of(data.lines(task, FIGURES["8"].lines), "IDDPG")
-    return markdown(["", "seeds", "steps", "final score", "against IDDPG"], rows) if rows else "Not run yet."
+    return markdown(["", "seeds", "steps", "final score", *against("IDDPG")], rows) if rows else "Not run yet."
 
 
 def observations(data: Data) -> str:
@@ -167,10 +179,11 @@ def observations(data: Data) -> str:
         text = ""
         if own and whole:
             end = min(float(own.x[-1]), float(whole.x[-1]))
-            text = f"{compare(scores(whole, end), scores(own, end))}, at step {end:,.0f}"
+            share, p = versus(scores(whole, end), scores(own, end))
+            text = f"{share}, p = {p}, at step {end:,.0f}"
         rows.append([*row, text])
     header = ["", *(f"{view}, step {end:,.0f}" for view, end in itertools.product(VIEWS, steps))]
-    return markdown([*header, "whole state against own joints"], rows)
+    return markdown([*header, "P(whole state above own joints)"], rows)
 
 
 def exact(data: Data) -> str:
@@ -185,8 +198,8 @@ def exact(data: Data) -> str:
                 share = f"{100 * scores(solved[label]).mean():.0f} %" if label in solved else ""
                 best = (scores(lines[label]) > 7).sum()
                 share = share or f"{best} of {len(lines[label].runs)} seeds"
-                rows.append([task, *row[:2], row[3], share, row[4]])
-    return markdown(["game", "", "seeds", "share of the best return, or pay-off", "solved", "against IQL"], rows)
+                rows.append([task, *row[:2], row[3], share, *row[4:]])
+    return markdown(["game", "", "seeds", "share of the best return, or pay-off", "solved", *against("IQL")], rows)
 
 
 def discrete(data: Data) -> str:
@@ -196,9 +209,19 @@ def discrete(data: Data) -> str:
         won, returns = (data.lines(task, DISCRETE, y) for y in ("TestWinRate", "AverageTestEpRet"))
         for label, row, other in zip(won, rows_of(won, "IQL"), rows_of(returns, "IQL")):
             paper = PAPER_TABLE_1.get(label, {}).get(task)
-            rows.append([TITLES[task], *row[:4], other[3], row[4], "" if paper is None else f"{paper:g}"])
+            rows.append([TITLES[task], *row[:4], other[3], *row[4:], "" if paper is None else f"{paper:g}"])
         missing += [] if won else [TITLES[task]]
-    header = ["map", "", "seeds", "steps", "games won", "return", "games won against IQL", "the paper, on SMAC"]
+    header = [
+        "map",
+        "",
+        "seeds",
+        "steps",
+        "games won",
+        "return",
+        "P(more games won than IQL)",
+        "p",
+        "the paper, on SMAC",
+    ]
     return markdown(header, rows) + (f"\n\nNot run yet: {', '.join(missing)}." if missing else "")
 
 

@@ -15,7 +15,7 @@ from paper.data import Data
 from paper.figures import CHEETAH, ROBOTS
 from paper.results import BLOCK, BLOCKS, PAGES, fill
 from paper.runs import ROOT
-from paper.tables import escapes, score
+from paper.tables import escapes, rows_of, score
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_new_runs_change_the_verdicts(tmp_path):
         write_experiment(tmp_path, f"iddpg_{GAME}", seed, [20 + seed] * 55)
     after = BLOCKS["verdicts"](Data(tmp_path))
     assert "**Reproduced: 0 of 24 claims.**" in before
-    assert "**Reproduced: 2 of 24 claims.**\n    * I2Q learns more than independent DDPG (Figure 6)." in after
+    assert "**Reproduced: 2 of 24 claims.**\n    * Figure 6. I2Q learns more than independent DDPG." in after
     assert "I2Q above 35 in 10 of 10 seeds" in after
 
 
@@ -79,6 +79,26 @@ def test_a_score_names_its_interval_for_what_it_is():
     assert score(np.array([10.0, 20, 30])) == "20.0 (10.0 to 30.0)"
     assert re.fullmatch(r"30\.0 \[\d\d\.\d, \d\d\.\d\]", score(np.array([10.0, 20, 30, 40, 50])))
     assert score(np.array([1234.0])) == "1,234"
+
+
+def test_a_row_of_a_table_is_compared_with_its_base_at_equal_steps(tmp_path):
+    """IDDPG goes on to 300 at twice the steps; what I2Q is compared with is said beside P."""
+    for seed in range(3):
+        write_experiment(tmp_path, f"i2q_ddpg_{GAME}", seed, [50 + seed] * 20)
+        write_experiment(tmp_path, f"iddpg_{GAME}", seed, [10 + seed] * 20 + [300 + seed] * 20)
+    base, row = rows_of(Data(tmp_path).lines(GAME, {"IDDPG": "iddpg", "I2Q": "i2q_ddpg"}), "IDDPG")
+    assert base == ["IDDPG", "3", "400,000", "301 (300 to 302)", "", ""]
+    assert row[:4] == ["I2Q", "3", "200,000", "51.0 (50.0 to 52.0)"]
+    assert row[4:] == ["1 [0.50, 1] (IDDPG there: 11.0 (10.0 to 12.0))", "0.10 (the smallest possible)"]
+
+
+def test_readme_tells_decided_claims_first(tmp_path):
+    write_game(tmp_path, [90] * 10, [28] * 10)
+    text = BLOCKS["short"](Data(tmp_path))
+    assert text.startswith("Of 17 claims of the paper, 2 are reproduced, 0 not reproduced, 15 undecided.")
+    rows = [row.split(" | ") for row in text.splitlines() if row.startswith("| Figure") or row.startswith("| Random")]
+    assert [row[2] for row in rows[:3]] == ["**reproduced**", "**reproduced**", "undecided: not run"]
+    assert rows[0][3] == "P(I2Q > IDDPG) = 1 [0.80, 1], 10 seeds each"
 
 
 def test_escapes_are_counted_and_their_trend_with_lambda_is_tested(tmp_path):
