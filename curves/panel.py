@@ -38,11 +38,13 @@ def draw_panel(ax: "Axes", panel: Panel, view: View, markers: dict[str, str]) ->
     for label, y in panel.marks.items():
         ax.axhline(y, color="#999999", lw=0.8, ls=(0, (1, 2)), zorder=1)
         beside = ax.get_yaxis_transform()  # x in shares of the axes, y in returns
-        ax.text(1.01, y, label, transform=beside, va="center", size=7, color="#777777")
+        ax.text(1.01, y, fill(label, 13), transform=beside, va="center", size=7, color="#777777")  # a long one: wrapped
     if panel.missing:
         text = fill(f"not run yet: {', '.join(panel.missing)}", 40)
         ax.text(0.99, 0.01, text, transform=ax.transAxes, ha="right", va="bottom", size=7, color="#777777")
         low, high = ax.get_ylim()
+        if "y" not in view.log:
+            ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])  # none in what follows
         ax.set_ylim(low - 0.1 * (high - low), high)  # room for the text
     if right >= 10_000 and "x" not in view.log:
         ax.xaxis.set_major_formatter(lambda value, _: short(value))

@@ -305,8 +305,7 @@ TITLES |= {"trees": "random games", "two-optima": "one-stage game", "2-4HalfChee
 LABELS = ["I2Q", "IDDPG", "D3G", "λ = 0", "IPPO", "expectile I2Q", "expectile I2Q (released)"]  # -> colour
 LABELS += ["VDN", "QMIX", "Qatten", "QTRAN", "QPLEX", "OW-QMIX", "CW-QMIX"]
 LABELS_LIKE = {"IQL": "IDDPG", "I2Q + η": "D3G", "rule 2": "I2Q", "rule 1": "D3G"}
-LABELS_LIKE |= {"I2Q without f": "expectile I2Q", "released": "IPPO", "released rule": "IPPO"}
-LABELS_LIKE |= {"I2Q, released rule": "expectile I2Q"}
+LABELS_LIKE |= dict.fromkeys(("released", "released rule", "I2Q, released rule", "I2Q without f"), "expectile I2Q")
 LABELS_LIKE |= {"rule 2, λ = 1": "I2Q", "rule 2, λ = 2": "IDDPG", "rule 1, λ = 1": "D3G"}
 LABELS_LIKE |= {"QPLEX 1L4H": "I2Q", "QPLEX 2L4H": "IDDPG", "QPLEX 2L10H": "D3G", "QPLEX 3L10H": "λ = 0"}
 RAMP = ("#440154", "#472f7d", "#39568c", "#2a788e", "#1f988b", "#35b779", "#75d054", "#bddf26")  # viridis, for λ

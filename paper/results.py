@@ -1,6 +1,6 @@
 """Writes every number of docs/results.md, of README's verdicts and their figures, from the runs in results/.
 
-    python -m paper.results             write what stands between the marks of both pages, and the two pictures
+    python -m paper.results             write what stands between the marks of both pages, and their pictures
     python -m paper.results --check     write nothing; status 1 where a page is not what the runs say
 
 A block begins with a comment `<!-- results: NAME -->` and ends with `<!-- end -->`; BLOCKS says what NAME is. Text
@@ -33,6 +33,7 @@ ON_ROBOTS |= {"I2Q, released rule": f"{I2Q} --rule released"}
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
 PICTURES = {
     "differential_game": FIGURES["6"],
+    "observations": FIGURES["observations"],
     "robots": Figure("9", "Multi-Agent MuJoCo", ROBOTS, ON_ROBOTS, (0, 0, 0), references=True),
 }
 
@@ -110,12 +111,13 @@ def fill(text: str, data: Data) -> str:
 
 
 def pictures(data: Data, out: Path) -> list[Path]:
-    """README's figures: the differential game seed by seed, and the robots that have runs."""
+    """The pages' figures: the game seed by seed, what an agent sees, and the robots that have runs at equal steps."""
     game = panels(PICTURES["differential_game"], data.runs)
     apart = [replace(panel, lines=[one for line in panel.lines for one in _seeds(line)], missing=()) for panel in game]
     robots = [_cut(panel) for panel in panels(PICTURES["robots"], data.runs) if panel.lines]
+    seen = panels(PICTURES["observations"], data.runs)
     found = []
-    for name, drawn in (("differential_game", apart), ("robots", robots)):
+    for name, drawn in (("differential_game", apart), ("observations", seen), ("robots", robots)):
         found.append(out / f"{name}.png")
         draw(drawn, found[-1], View(caption=describe(drawn, data.runs.fit(PICTURES[name]))))
     return found

@@ -1,5 +1,6 @@
 """What a picture shows of its lines: all seeds, true values, sensible limits."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,22 @@ def test_seeds_of_one_label_are_not_told_apart(tmp_path):
         write_run(tmp_path, "a", seed, [8.0] * 40)
     write_run(tmp_path, "b", 0, [0.0] * 40)
     assert markers_for(arrange(group(load([str(tmp_path)]), count=True))) == {}
+
+
+def test_a_long_mark_leaves_the_panels_their_width(tmp_path):
+    """Three abreast, each with the same mark beside it: the axes keep most of the picture."""
+    write_run(tmp_path, "a", 0, [1, 2, 3])
+    panels = [replace(panel_of(tmp_path), marks={"SMAX's script against itself": 2.0}, title=t) for t in "abc"]
+    picture = draw(panels, tmp_path / "x.png")
+    assert sum(axes.get_position().width for axes in picture.axes) > 0.65
+
+
+def test_the_room_for_what_is_not_run_has_no_ticks(tmp_path):
+    """A share of games won below 0 would be nonsense."""
+    write_run(tmp_path, "a", 0, [0.0, 0.2, 0.6])
+    (axes,) = draw([replace(panel_of(tmp_path), missing=["D3G"])], tmp_path / "x.png").axes
+    assert axes.get_ylim()[0] < -0.05
+    assert min(axes.get_yticks()) == 0
 
 
 def test_axes_are_logarithmic_where_asked_for_also_with_negative_values(tmp_path):

@@ -13,7 +13,7 @@ from helpers.runs import GAME, write_experiment, write_game
 from paper import results
 from paper.data import Data
 from paper.figures import CHEETAH, ROBOTS
-from paper.results import BLOCK, BLOCKS, PAGES, fill
+from paper.results import BLOCK, BLOCKS, PAGES, PICTURES, fill
 from paper.runs import ROOT
 from paper.tables import escapes, rows_of, score
 
@@ -54,7 +54,7 @@ def test_a_number_changed_by_hand_is_found(tmp_path, monkeypatch, capsys):
     assert "9.9" in page.read_text()
     assert results.main([]) == 0
     assert results.main(["--check"]) == 0
-    assert {path.name for path in (tmp_path / "docs").glob("*.png")} == {"differential_game.png", "robots.png"}
+    assert {path.name for path in (tmp_path / "docs").glob("*.png")} == {f"{name}.png" for name in PICTURES}
 
 
 def test_a_block_that_does_not_exist_is_refused(shipped):
@@ -96,7 +96,7 @@ def test_readme_tells_decided_claims_first(tmp_path):
     write_game(tmp_path, [90] * 10, [28] * 10)
     text = BLOCKS["short"](Data(tmp_path))
     assert text.startswith("Of 17 claims of the paper, 2 are reproduced, 0 not reproduced, 15 undecided.")
-    rows = [row.split(" | ") for row in text.splitlines() if row.startswith("| Figure") or row.startswith("| Random")]
+    rows = [row.split(" | ") for row in text.splitlines() if row.startswith(("| Figure", "| Random"))]
     assert [row[2] for row in rows[:3]] == ["**reproduced**", "**reproduced**", "undecided: not run"]
     assert rows[0][3] == "P(I2Q > IDDPG) = 1 [0.80, 1], 10 seeds each"
 
@@ -127,7 +127,7 @@ def test_the_robots_of_readme_are_those_with_runs_at_equal_steps(tmp_path, monke
     monkeypatch.setattr(results, "draw", lambda panels, path, view: seen.append(panels))
     write_game(tmp_path, [90, 91], [28])
     results.pictures(Data(tmp_path), Path(tmp_path))
-    game, robots = seen
+    game, _, robots = seen
     assert [len(line.runs) for line in game[0].lines] == [1, 1, 1]
     assert [panel.title for panel in robots] == [ROBOTS[0]]
     assert [line.x.tolist() for line in robots[0].lines] == [[10_000, 20_000]] * 2
