@@ -1,6 +1,6 @@
-"""Writes every number of docs/results.md, of README's verdicts and their figures, from the runs in results/.
+"""Writes every number of docs/results.md, README's verdicts, the tables of results/README.md, and their pictures.
 
-    python -m paper.results             write what stands between the marks of both pages, and their pictures
+    python -m paper.results             write what stands between the marks of these pages, and their pictures
     python -m paper.results --check     write nothing; status 1 where a page is not what the runs say
 
 A block begins with a comment `<!-- results: NAME -->` and ends with `<!-- end -->`; BLOCKS says what NAME is. Text
@@ -18,7 +18,7 @@ from curves.draw import draw
 from curves.lines import Line, Panel, arrange
 from curves.style import View
 from curves.table import describe
-from paper import tables
+from paper import seeds, tables
 from paper.claims import OTHERS, RULES, Answer
 from paper.data import Data
 from paper.figures import FIGURES, I2Q, ROBOTS, Figure
@@ -26,7 +26,7 @@ from paper.panels import panels
 from paper.report import name_of
 from paper.runs import ROOT
 
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "results/README.md")
 VERDICTS = ("reproduced", "not reproduced", "undecided")
 ON_ROBOTS = FIGURES["9"].lines | FIGURES["11"].lines | FIGURES["13"].lines
 ON_ROBOTS |= {"I2Q, released rule": f"{I2Q} --rule released"}
@@ -96,6 +96,7 @@ BLOCKS: dict[str, Callable[[Data], str]] = {
     "evidence": evidence,
     "rule": rule,
     **tables.BLOCKS,
+    **seeds.BLOCKS,
 }
 
 
