@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from curves.estimate import FEW, curve
-from curves.lines import Line
+from curves.lines import Experiment, Line, arrange
 from paper.compare import improvement, p_value, scores
 from paper.data import Data
 from paper.figures import (
@@ -28,6 +28,7 @@ from paper.figures import (
 from paper.words import cell, number, versus
 
 ESCAPED = 35.0  # a final score above it is out of the ring
+ON_LAM_1, TRAP = "I2Q, rule 2, lambda 1", "trap_apart"  # a row of ON_GAME, and more of its seeds
 ON_GAME = {
     "IDDPG": IDDPG,
     "I2Q, rule 2, lambda 0": MBPO,
@@ -107,7 +108,22 @@ def game(data: Data) -> str:
     rows = rows_of(lines, "IDDPG", lambda own: f"{(own > ESCAPED).sum()} of {len(own)}")
     marks = ", ".join(f"{name} {value:g}" for name, value in MARKS[GAME].items())
     header = ["", "seeds", "steps", "final score", f"seeds above {ESCAPED:g}", *against("IDDPG")]
-    return f"{markdown(header, rows)}\n\nA test episode returns: {marks}.\n\n{escapes(lines)}"
+    told = [markdown(header, rows), f"A test episode returns: {marks}.", escapes(lines), _beside(data, lines)]
+    return "\n\n".join(filter(None, told))
+
+
+def _beside(data: Data, lines: dict[str, Line]) -> str:
+    """The seeds of I2Q that docs/trap.md stopped early: of the same settings, but no part of the table."""
+    counted = {run.seed for run in lines[ON_LAM_1].runs} if ON_LAM_1 in lines else set()
+    runs = [run for run in data.runs.find(TRAP) if run.seed not in counted]
+    if not runs:
+        return ""
+    (line,) = arrange([Experiment(TRAP, GAME, runs)])[0].lines
+    out, end = int((scores(line) > ESCAPED).sum()), f"{line.x[-1]:,.0f}"
+    few = f"{len(runs)} more seed{'s' * (len(runs) > 1)}"
+    return (
+        f"Not counted: {few} of {ON_LAM_1}, stopped at step {end} ([{TRAP}](trap.md)); {out} of them escaped by then."
+    )
 
 
 def escapes(lines: dict[str, Line]) -> str:

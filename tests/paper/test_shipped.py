@@ -1,5 +1,6 @@
 """What results/README.md says is shipped is what results/ holds."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from paper.runs import ROOT
 from paper.seeds import at_end, by_seed, ends, seeds_factored
 
 SHIPPED = ROOT / "results"
-ROW = re.compile(r"^\| (`.*?) \| ([\d-]+) \| ([\d,]+)( updates)? \| `", re.M)
+ROW = re.compile(r"^\| (`.*?) \| ([\d, -]+) \| ([\d,]+)( updates)? \| `", re.M)
 
 
 def folders(cell: str) -> list[str]:
@@ -40,12 +41,14 @@ def runs(folder: Path) -> dict[int, float]:
     }
 
 
-def listed() -> dict[str, tuple[str, int]]:
-    """Experiment -> seeds and steps, as the list has them."""
-    found = {}
+def listed() -> dict[str, dict[int, int]]:
+    """Experiment -> seed -> steps, as the rows of the list have them; seeds as in "0-2, 5"."""
+    found: dict[str, dict[int, int]] = {}
     for cell, seeds, steps, updates in ROW.findall((SHIPPED / "README.md").read_text()):
-        for name in folders(cell):
-            found[name] = (seeds, int(steps.replace(",", "")) * (32 if updates else 1))  # an update has a batch of 32
+        made = int(steps.replace(",", "")) * (32 if updates else 1)  # an update has a batch of 32
+        for name, block in itertools.product(folders(cell), seeds.split(", ")):
+            first, _, last = block.partition("-")
+            found.setdefault(name, {}).update(dict.fromkeys(range(int(first), int(last or first) + 1), made))
     return found
 
 
@@ -56,9 +59,7 @@ def test_the_list_names_every_experiment():
 
 @pytest.mark.parametrize("name", sorted(listed()))
 def test_the_list_has_the_seeds_and_steps_of_every_experiment(name):
-    seeds, steps = listed()[name]
-    first, _, last = seeds.partition("-")
-    assert runs(SHIPPED / name) == dict.fromkeys(range(int(first), int(last or first) + 1), steps)
+    assert runs(SHIPPED / name) == listed()[name]
 
 
 def test_a_seed_is_shown_at_the_step_that_all_have_and_at_the_end_of_a_longer_run(tmp_path):
