@@ -86,7 +86,7 @@ def test_a_long_mark_leaves_the_panels_their_width(tmp_path):
     write_run(tmp_path, "a", 0, [1, 2, 3])
     panels = [replace(panel_of(tmp_path), marks={"SMAX's script against itself": 2.0}, title=t) for t in "abc"]
     picture = draw(panels, tmp_path / "x.png")
-    assert sum(axes.get_position().width for axes in picture.axes) > 0.65
+    assert sum(axes.get_position().width for axes in picture.axes) > 0.55  # 0.41 with the mark on one line
 
 
 def test_the_room_for_what_is_not_run_has_no_ticks(tmp_path):
