@@ -42,8 +42,8 @@ RULES = (
     f"{100 * POWER:.0f} % (Noether 1987), at {LEVEL} divided by the number of undecided claims. This P is as uncertain "
     f"as its interval is wide, and is taken to hold for tasks that were not run. Over {MOST}: both sides end about "
     "equally high so far.",
-    f"Where a side has fewer than {ENOUGH} seeds in all, its P cannot tell how many more are needed: 'at least' is then "
-    "the number below which the test could not decide.",
+    f"Where a side has fewer than {ENOUGH} seeds in all, its P cannot tell how many more are needed: 'at least' is "
+    "then the number below which the test could not decide.",
 )
 
 
