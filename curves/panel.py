@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 SEEDS = 8  # of a line; where there are more, their thin lines would hide each other
 THIN = 0.5  # points wide
-BESIDE = 14  # letters of a mark's name that have room to the right of a panel; a longer one stands in the panel
 LONG = 1.5  # a single line that is so many times longer than all others is cut
 
 
@@ -38,13 +37,14 @@ def draw_panel(ax: "Axes", panel: Panel, view: View, markers: dict[str, str]) ->
         ax.set_ylim(*view.ylim)
     for label, y in panel.marks.items():
         ax.axhline(y, color="#999999", lw=0.8, ls=(0, (1, 2)), zorder=1)
-        long = len(label) > BESIDE
-        x, side = (0.02, "bottom") if long else (1.01, "center")  # on the left, where curves are low as yet
-        ax.text(x, y, label, transform=ax.get_yaxis_transform(), va=side, size=7, color="#777777")
+        beside = ax.get_yaxis_transform()  # x in shares of the axes, y in returns
+        ax.text(1.01, y, fill(label, 13), transform=beside, va="center", size=7, color="#777777")  # a long one: wrapped
     if panel.missing:
         text = fill(f"not run yet: {', '.join(panel.missing)}", 40)
         ax.text(0.99, 0.01, text, transform=ax.transAxes, ha="right", va="bottom", size=7, color="#777777")
         low, high = ax.get_ylim()
+        if "y" not in view.log:
+            ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])  # none in what follows
         ax.set_ylim(low - 0.1 * (high - low), high)  # room for the text
     if right >= 10_000 and "x" not in view.log:
         ax.xaxis.set_major_formatter(lambda value, _: short(value))

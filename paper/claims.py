@@ -19,24 +19,31 @@ from paper.compare import (
     seeds_needed,
     share_interval,
     sign_test,
-    smallest_p,
     wins,
 )
 from paper.figures import TITLES, Claim, Figure
 from paper.runs import rows
+from paper.words import bounds, compare, each, number, spread
 
 SHARE, LEVEL = 0.1, 0.05  # what a verdict needs: share of the paper's steps, and the level of its test
+ENOUGH = 3  # seeds of a side, over all tasks, from which a P is seen that tells how many more are needed
 OTHERS = ("qplex",)  # figures whose claims are of another paper: a family of their own
-RULE = (
-    f"A final score is a seed's mean test return over the last tenth of the steps that both sides made. P(X > Y): the "
-    f"share of pairs of seeds in which X ends above Y, a mean over the claim's tasks, with Newcombe's 95 % interval. "
-    f"p is two-sided: of an exact permutation test of P, seeds dealt anew within each task; against a number, of the "
-    f"sign test. A claim is reproduced, or not reproduced because the opposite holds, where p is {LEVEL} at most after "
-    f"Holm's correction for all claims of its paper, all of its tasks were run, and both sides made "
-    f"{100 * SHARE:.0f} % "
-    f"of the paper's steps. All else is undecided. The seeds it needs are those with which the P seen so far would be "
-    f"found with a chance of {100 * POWER:.0f} % (Noether 1987), at {LEVEL} divided by the number of undecided claims; "
-    f"this P is as uncertain as its interval is wide."
+RULES = (
+    "A final score is a seed's mean test return over the last tenth of the steps that both sides made.",
+    "P(X > Y) is the share of pairs of seeds in which X ends above Y (a tie counts half), averaged over the claim's "
+    "tasks. Brackets hold Newcombe's 95 % interval, for shares of seeds Wilson's. It is wide where seeds are few, also "
+    "where one side wins all pairs: P = 1 [0.50, 1] is no certainty.",
+    "p is two-sided. It comes from an exact permutation test of P that deals seeds anew within each task; for a claim "
+    "against a number, from the sign test.",
+    f"A claim is reproduced where p is at most {LEVEL} after Holm's correction for all claims of its paper. It is not "
+    "reproduced where the opposite holds by the same test. All else is undecided, also where a task was not run or a "
+    f"run has less than {100 * SHARE:.0f} % of the paper's steps.",
+    f"An undecided claim needs about as many more seeds as would find the P seen so far with a chance of "
+    f"{100 * POWER:.0f} % (Noether 1987), at {LEVEL} divided by the number of undecided claims. This P is as uncertain "
+    f"as its interval is wide, and is taken to hold for tasks that were not run. Over {MOST}: both sides end about "
+    "equally high so far.",
+    f"Where a side has fewer than {ENOUGH} seeds in all, its P cannot tell how many more are needed: 'at least' is "
+    "then the number below which the test could not decide.",
 )
 
 
@@ -58,17 +65,28 @@ class Answer:
     figure: Figure
     claim: Claim
     verdict: str  # "reproduced", "not reproduced", "undecided"
-    needs: str
-    evidence: str
+    gaps: str  # "not run on 3x2Walker"
+    seeds: str  # how many more of each side and task: "about 6", "at least 4"
+    seen: str  # the share with its interval
+    p: str  # raw and corrected; empty as long as it cannot be tested
     tasks: Mapping[str, str]
 
     @property
-    def words(self) -> str:
-        return f"{self.verdict}: {self.needs}" if self.needs else self.verdict
+    def needs(self) -> str:
+        """What the claim waits for, in words; empty where it is decided."""
+        if not self.seeds:
+            return ""
+        more = "more seeds" if self.seen else "seeds"
+        of = "" if _against_number(self.claim) else " of each learner" + " on each task" * (len(self.tasks) > 1)
+        return "; ".join(filter(None, [self.gaps, f"needs {self.seeds} {more}{of}"]))
+
+    @property
+    def evidence(self) -> str:
+        return "; ".join(filter(None, [self.seen, self.p]))
 
 
 def judge(drawn: Mapping[Figure, Sequence[Panel]]) -> list[Answer]:
-    """Every claim of these figures, by RULE."""
+    """Every claim of these figures, by RULES."""
     found = []
     for others in (False, True):
         claims = [(f, claim) for f in drawn if (f.number in OTHERS) == others for claim in f.claims]
@@ -114,9 +132,13 @@ def _signs(groups: Groups) -> tuple[int, int]:
     return int(sum(wins(x, y) for x, y in groups)), sum(max(len(x), len(y)) for x, y in groups)
 
 
+def _testable(measures: Sequence[Measure]) -> bool:
+    return all(m.groups and m.share >= SHARE for m in measures)
+
+
 def _p(claim: Claim, measures: Sequence[Measure]) -> float:
     """The claim's p; 1 as long as it cannot be tested on all of its tasks."""
-    if any(not m.groups or m.share < SHARE for m in measures):
+    if not _testable(measures):
         return 1.0
     groups = _groups(measures)
     return sign_test(*_signs(groups)) if _against_number(claim) else p_value(groups)
@@ -126,14 +148,12 @@ def _answer(
     figure: Figure, claim: Claim, measures: Sequence[Measure], p: float, adjusted: float, level: float
 ) -> Answer:
     groups = _groups(measures)
-    tasks = {m.title: _one(claim, m) for m in measures}
-    evidence = _evidence(claim, groups)
-    if groups and all(m.groups for m in measures):
-        evidence += f"; p = {number(p)}, {number(adjusted)} after Holm's correction"
+    verdict, gaps, seeds = "undecided", _gaps(measures), _seeds(claim, measures, level)
     if adjusted <= LEVEL:
-        verdict = "reproduced" if _seen(claim, groups) > 0.5 else "not reproduced"
-        return Answer(figure, claim, verdict, "", evidence, tasks)
-    return Answer(figure, claim, "undecided", _needs(claim, measures, level), evidence, tasks)
+        verdict, gaps, seeds = "reproduced" if _seen(claim, groups) > 0.5 else "not reproduced", "", ""
+    tested = f"p = {number(p)}, {number(adjusted)} after Holm's correction" if _testable(measures) else ""
+    tasks = {m.title: _one(claim, m) for m in measures}
+    return Answer(figure, claim, verdict, gaps, seeds, _evidence(claim, groups), tested, tasks)
 
 
 def _seen(claim: Claim, groups: Groups) -> float:
@@ -144,36 +164,39 @@ def _seen(claim: Claim, groups: Groups) -> float:
     return improvement(groups)
 
 
-def _needs(claim: Claim, measures: Sequence[Measure], level: float) -> str:
-    """What an undecided claim waits for: tasks that were not run, longer runs, seeds."""
+def _gaps(measures: Sequence[Measure]) -> str:
+    """Tasks that were not run, and runs that are too short."""
+    if not _groups(measures):
+        return "not run"
+    missing = [m.title for m in measures if not m.groups]
+    short = [m.title for m in measures if m.groups and m.share < SHARE]
+    words = {"not run on": missing, f"below {100 * SHARE:.0f} % of the paper's steps on": short}
+    return "; ".join(f"{word} {', '.join(titles)}" for word, titles in words.items() if titles)
+
+
+def _seeds(claim: Claim, measures: Sequence[Measure], level: float) -> str:
+    """How many more seeds of each side and task would decide the claim."""
     groups, tasks = _groups(measures), 0 if _against_number(claim) else len(measures)
     if not groups:
-        each = " of each learner" * (tasks > 0) + " on each task" * (tasks > 1)
-        return f"not run; at least {fewest(level, tasks)} seeds{each}"
-    text = ""
-    if missing := [m.title for m in measures if not m.groups]:
-        text = f"not run on {', '.join(missing)}; "
-    if short := [m.title for m in measures if m.groups and m.share < SHARE]:
-        text += f"below {100 * SHARE:.0f} % of the paper's steps on {', '.join(short)}; "
-    have = min(min(len(x), len(y)) for x, y in groups) if tasks else _signs(groups)[1]
+        return f"at least {fewest(level, tasks)}"
+    sizes = [min(len(x), len(y)) if tasks else max(len(x), len(y)) for x, y in groups]
+    have = min(sizes) if tasks else sum(sizes)
+    if sum(sizes) < ENOUGH:
+        return f"at least {max(1, fewest(level, tasks) - have)}"
     more = seeds_needed(_seen(claim, groups), tasks, level) - have
-    each = "seeds of each learner" if tasks else "seeds"
-    alike = ", if those are like the rest" * bool(missing)
-    if more > MOST:
-        return f"{text}more than {MOST} more {each} (the difference seen is small)"
-    return f"{text}about {max(1, more)} more {each}{alike}"
+    return f"over {MOST}" if more > MOST else f"about {max(1, more)}"
 
 
 def _evidence(claim: Claim, groups: Groups) -> str:
     """The share seen with its interval."""
     if not groups:
-        return "not run"
+        return ""
     seen = _seen(claim, groups)
     if _against_number(claim):
         holds, n = _signs(groups)
-        low, high = share_interval(holds, n)
-        return f"{_side(claim)} in {holds} of {n} seeds, {bounds(seen, low, high, 'share')}"
-    return f"P({claim.better} > {claim.worse}) {bounds(seen, *interval(groups))}"
+        return f"{_side(claim)} in {holds} of {n} seeds: {bounds(seen, *share_interval(holds, n))}"
+    sizes = [len(side) for pair in groups for side in pair]
+    return f"P({claim.better} > {claim.worse}) = {bounds(seen, *interval(groups))}, {each(sizes)}"
 
 
 def _side(claim: Claim) -> str:
@@ -182,24 +205,6 @@ def _side(claim: Claim) -> str:
     if not isinstance(learner, str):
         learner, word, value = claim.worse, "below", claim.better
     return f"{learner} {word} {value:g}"
-
-
-def bounds(seen: float, low: float, high: float, word: str = "") -> str:
-    """A share with its interval; where all or none were seen only a bound, for 1.00 would read as certainty."""
-    word = f"{word} " if word else ""
-    if seen == 1:
-        return f"{word}at least {low:.2f}"
-    return f"{word}at most {high:.2f}" if seen == 0 else f"{word}{seen:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def compare(x: np.ndarray, y: np.ndarray, names: tuple[str, str] = ("", "")) -> str:
-    """x against y in words: P, in how many pairs of seeds, p."""
-    pairs, won, p = len(x) * len(y), wins(x, y), p_value([(x, y)])
-    least = smallest_p([(len(x), len(y))])
-    best = ", the smallest that these can give" if p <= 1.001 * least else ""
-    name = f"P({names[0]} > {names[1]})" if names[0] else "P"
-    text = bounds(won / pairs, *interval([(x, y)]))
-    return f"{name} {text} in {won:g} of {pairs} pairs of {len(x)} against {len(y)} seeds, p = {number(p)}{best}"
 
 
 def _one(claim: Claim, measure: Measure) -> str:
@@ -213,18 +218,3 @@ def _one(claim: Claim, measure: Measure) -> str:
     holds, n = _signs([measure.groups])
     own = x if isinstance(claim.better, str) else y
     return f"{_side(claim)} in {holds} of {n} seeds, which end at {spread(own)}, {at}"
-
-
-def spread(values: np.ndarray) -> str:
-    """ "24.7 to 91.6": the lowest and the highest."""
-    low, high = cell(values.min()), cell(values.max())
-    return low if low == high else f"{low} to {high}"
-
-
-def cell(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 200 else f"{value:.1f}" if abs(value) >= 2 else f"{value:.3f}"
-
-
-def number(p: float) -> str:
-    """A p value with two digits that say something."""
-    return f"{p:.2f}" if p >= 0.095 else f"{p:.3f}" if p >= 0.00095 else f"{p:.4f}" if p >= 0.00005 else f"{p:.0e}"

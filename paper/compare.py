@@ -20,10 +20,15 @@ MOST = 50  # seeds more of each; beyond, the difference seen is too small to tel
 
 
 def scores(line: Line, end: float | None = None) -> np.ndarray:
-    """Final score of every seed: the mean over the last tenth of the steps up to `end`: (runs,)."""
+    """Final score of every seed: the mean over the last tenth of the steps up to `end`: (runs,).
+
+    Where no test falls in them, what the straight line between the tests around them has at `end`.
+    """
     last = float(line.x[-1])
     end = last if end is None else min(end, last)
     kept = (line.x <= end) & (line.x > 0.9 * end)
+    if not kept.any():
+        return np.array([np.interp(end, line.x, values) for values in line.values])
     return line.values[:, kept].mean(1)
 
 
@@ -78,16 +83,20 @@ def p_value(groups: Groups) -> float:
 
 
 def _null(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The shares of pairs that x could win if the scores were dealt at random, and their chances."""
+    """The shares of pairs that x could win if the scores were dealt at random, and their chances, exactly.
+
+    ways[k, s] counts the choices of k scores whose ranks, taken twice to be whole, have the sum s.
+    """
     both, n, m = np.concatenate([x, y]), len(x), len(y)
-    ranks = (both[:, None] > both).sum(1) + 0.5 * (both[:, None] == both).sum(1)
-    if comb(n + m, n) <= 200_000:
-        deals = np.array(list(itertools.combinations(range(n + m), n)))
-    else:
-        deals = np.random.default_rng(0).permuted(np.tile(np.arange(n + m), (20_000, 1)), axis=1)[:, :n]
-    won = ranks[deals].sum(1) - n * n / 2  # a seed's own rank counts half for itself, half for each pair among x
-    values, counts = np.unique(won / (n * m), return_counts=True)
-    return values, counts / len(deals)
+    twice = 2 * (both[:, None] > both).sum(1) + (both[:, None] == both).sum(1)
+    ways = np.zeros((n + 1, int(twice.sum()) + 1))
+    ways[0, 0] = 1
+    for rank in twice:
+        for k in range(n, 0, -1):
+            ways[k, rank:] += ways[k - 1, :-rank]
+    (sums,) = np.nonzero(ways[n])
+    won = sums / 2 - n * n / 2  # a seed's own rank counts half for itself, half for each pair among x
+    return won / (n * m), ways[n, sums] / ways[n].sum()
 
 
 def sign_test(k: int, n: int) -> float:

@@ -14,12 +14,13 @@ import numpy as np
 from curves.draw import draw
 from curves.estimate import FEW, curve
 from curves.lines import Line, Panel
-from paper.claims import RULE, Answer, bounds, judge
+from paper.claims import RULES, Answer, judge
 from paper.compare import improvement, interval, scores
 from paper.figures import FIGURES, WHOLE, Figure
 from paper.html import page, table
 from paper.panels import Runs, caption, panels
 from paper.runs import rows
+from paper.words import bounds
 
 FILMS = {".mp4": "video/mp4", ".webm": "video/webm", ".gif": "image/gif", ".png": "image/png"}
 NAMES = {"trees": "Random games", "qplex": "QPLEX page", "qplex-sizes": "QPLEX sizes", "learners": "All learners"}
@@ -90,7 +91,8 @@ def _claims(answers: Sequence[Answer]) -> str:
             which = f'<span class="small">{escape(", ".join(titles))}</span>'
             lines.append([name, escape(answer.claim.text), which, escape(evidence)])
     head = ["figure", "the paper's claim", "our verdict", "what this rests on"]
-    note = f"<p>{escape(RULE)} The paper's own text was not at hand; its claims are inferred from its appendix.</p>"
+    rules = "".join(f"<li>{escape(rule)}</li>" for rule in RULES)
+    note = f"<p>The paper's own text was not at hand; its claims are inferred from its appendix.</p><ul>{rules}</ul>"
     title = '<h2 id="claims">What the paper claims, and what our runs say</h2>'
     return f"{title}{_summary(answers)}{note}{table(head, lines, groups=2)}"
 

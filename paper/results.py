@@ -1,6 +1,6 @@
-"""Writes every number of docs/results.md, of README's verdicts and their figures, from the runs in results/.
+"""Writes every number of docs/results.md, README's verdicts, the tables of results/README.md, and their pictures.
 
-    python -m paper.results             write what stands between the marks of both pages, and the two pictures
+    python -m paper.results             write what stands between the marks of these pages, and their pictures
     python -m paper.results --check     write nothing; status 1 where a page is not what the runs say
 
 A block begins with a comment `<!-- results: NAME -->` and ends with `<!-- end -->`; BLOCKS says what NAME is. Text
@@ -18,51 +18,62 @@ from curves.draw import draw
 from curves.lines import Line, Panel, arrange
 from curves.style import View
 from curves.table import describe
-from paper import tables
-from paper.claims import OTHERS, RULE, Answer
+from paper import seeds, tables
+from paper.claims import OTHERS, RULES, Answer
 from paper.data import Data
 from paper.figures import FIGURES, I2Q, ROBOTS, Figure
 from paper.panels import panels
 from paper.report import name_of
 from paper.runs import ROOT
 
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/results.md", "results/README.md")
 VERDICTS = ("reproduced", "not reproduced", "undecided")
 ON_ROBOTS = FIGURES["9"].lines | FIGURES["11"].lines | FIGURES["13"].lines
 ON_ROBOTS |= {"I2Q, released rule": f"{I2Q} --rule released"}
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
 PICTURES = {
     "differential_game": FIGURES["6"],
+    "observations": FIGURES["observations"],
     "robots": Figure("9", "Multi-Agent MuJoCo", ROBOTS, ON_ROBOTS, (0, 0, 0), references=True),
 }
 
 
 def verdicts(data: Data) -> str:
-    """Claim by claim, in short: what is reproduced, what is not, what is undecided."""
+    """Claim by claim: what is reproduced, what is not, what is undecided."""
     text = []
     for verdict in VERDICTS:
         answers = [answer for answer in data.answers if answer.verdict == verdict]
         text.append(f"* **{verdict.capitalize()}: {len(answers)} of {len(data.answers)} claims.**")
-        text += [f"    * {_claim(a)}. {_sentence(a.evidence)}{_sentence(a.needs)}".rstrip() for a in answers]
+        for answer in answers:
+            told = [f"{name_of(answer.figure)}. {answer.claim.text}", answer.evidence, answer.needs]
+            text.append("    * " + " ".join(f"{part[0].upper()}{part[1:]}." for part in told if part))
     return "\n".join(text)
 
 
 def short(data: Data) -> str:
-    """The verdicts on the I2Q paper's claims as a table for README, and a line on the others."""
+    """The verdicts on the I2Q paper's claims as a table for README, decided ones first, and a line on the others."""
     own = [answer for answer in data.answers if answer.figure.number not in OTHERS]
     others = [answer for answer in data.answers if answer.figure.number in OTHERS]
-    lines = [[_claim(a), a.words, a.evidence.partition(";")[0]] for a in own]
-    counts = [f"{sum(a.verdict == verdict for a in others)} {verdict}" for verdict in VERDICTS]
-    table = tables.markdown(["the paper's claim", "verdict", "our runs"], lines)
-    return f"{table}\n\nOf {len(others)} claims of the QPLEX page: {', '.join(counts)}."
+    lines = [
+        [name_of(a.figure), a.claim.text, _verdict(a), a.seen, a.seeds]
+        for a in sorted(own, key=lambda answer: VERDICTS.index(answer.verdict))
+    ]
+    header = ["figure", "the paper's claim", "verdict", "our runs [95 %]", "more seeds needed"]
+    return (
+        f"Of {len(own)} claims of the paper, {_counts(own)}.\n\n{tables.markdown(header, lines)}\n\n"
+        f"Of {len(others)} claims of the QPLEX page, {_counts(others)}."
+    )
 
 
-def _claim(answer: Answer) -> str:
-    return f"{answer.claim.text} ({name_of(answer.figure)})"
+def _verdict(answer: Answer) -> str:
+    if answer.verdict != "undecided":
+        return f"**{answer.verdict}**"
+    return f"undecided: {answer.gaps}" if answer.gaps else "undecided"
 
 
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}. " if text and text != "not run" else ""
+def _counts(answers: Sequence[Answer]) -> str:
+    yes, no, open_ = (sum(a.verdict == verdict for a in answers) for verdict in VERDICTS)
+    return f"{yes} {'is' if yes == 1 else 'are'} reproduced, {no} not reproduced, {open_} undecided"
 
 
 def evidence(data: Data) -> str:
@@ -76,7 +87,7 @@ def evidence(data: Data) -> str:
 
 
 def rule(data: Data) -> str:
-    return RULE
+    return "\n".join(f"* {sentence}" for sentence in RULES)
 
 
 BLOCKS: dict[str, Callable[[Data], str]] = {
@@ -85,6 +96,7 @@ BLOCKS: dict[str, Callable[[Data], str]] = {
     "evidence": evidence,
     "rule": rule,
     **tables.BLOCKS,
+    **seeds.BLOCKS,
 }
 
 
@@ -100,12 +112,13 @@ def fill(text: str, data: Data) -> str:
 
 
 def pictures(data: Data, out: Path) -> list[Path]:
-    """README's figures: the differential game seed by seed, and the robots that have runs."""
+    """The pages' figures: the game seed by seed, what an agent sees, and the robots that have runs at equal steps."""
     game = panels(PICTURES["differential_game"], data.runs)
     apart = [replace(panel, lines=[one for line in panel.lines for one in _seeds(line)], missing=()) for panel in game]
     robots = [_cut(panel) for panel in panels(PICTURES["robots"], data.runs) if panel.lines]
+    seen = panels(PICTURES["observations"], data.runs)
     found = []
-    for name, drawn in (("differential_game", apart), ("robots", robots)):
+    for name, drawn in (("differential_game", apart), ("observations", seen), ("robots", robots)):
         found.append(out / f"{name}.png")
         draw(drawn, found[-1], View(caption=describe(drawn, data.runs.fit(PICTURES[name]))))
     return found

@@ -54,9 +54,11 @@ def table(states: Sequence[State], args: argparse.Namespace, workers: int) -> st
         lines.append(f"tier {tier}: {len(left)} seeds left, {remaining(left, 1) / 3600:.1f} core-hours")
     running = sum(state.running() for state in states if state.left)
     done = sum(not state.left for state in states)
+    timed = any(state.speeds for state in states)
+    rough = "" if timed else " (on a core as fast as AMD's Zen 5; runs here will correct it)"
     lines.append(
         f"{len(states)} rows: {done} done, {running} running, {len(states) - done - running} left; about "
-        f"{clock(remaining(states, workers))} with {workers} at a time. Runs: {args.data_dir}; "
+        f"{clock(remaining(states, workers))} with {workers} at a time{rough}. Runs: {args.data_dir}; "
         f"figures: python plot.py results {args.data_dir} --all-figures"
     )
     return "\n".join(lines)
@@ -108,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.list:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for: ./run_all.sh --list | head
-    chosen = [row for row in shard(rows(args.scale, args.figures), *args.shard) if args.only in row.experiment]
+    if not (named := rows(args.scale, args.figures)):
+        parser.error(f"the scale {args.scale} trains nothing of --figures {' '.join(args.figures)}; try --scale short")
+    chosen = [row for row in shard(named, *args.shard) if args.only in row.experiment]
     states = [State(row, args.data_dir, args.results) for row in chosen]
     if rank == 0:
         print(table(states, args, workers), flush=True)

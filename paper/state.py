@@ -135,12 +135,15 @@ def locked(path: Path) -> bool:
 def shard(rows: Sequence[Row], i: int, n: int) -> list[Row]:
     """The i-th of n parts of the rows, i = 1 .. n: each row goes to the part with the least work so far.
 
-    It follows from the rows alone, not from what is done: machines that do not know of one another agree on it.
+    A seed's longer run goes where the shorter one went, for it continues that. All of it follows from the rows alone,
+    not from what is done: machines that do not know of one another agree on it.
     """
     loads, found = [0.0] * n, []
+    homes: dict[tuple[str, int | None], tuple[int, int]] = {}  # -> part, steps
     for row in rows:
-        part = loads.index(min(loads))
-        loads[part] += row.steps * len(row.members) * cost(row)
+        part, steps = homes.get((row.experiment, row.seed), (loads.index(min(loads)), 0))
+        loads[part] += max(0, row.steps - steps) * len(row.members) * cost(row)
+        homes[row.experiment, row.seed] = part, max(steps, row.steps)
         if part == i - 1:
             found.append(row)
     return found

@@ -3,14 +3,12 @@
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from math import comb
 
 import numpy as np
 
 from curves.estimate import FEW, curve
-from curves.lines import Line
-from paper.claims import cell, compare, number
-from paper.compare import scores
+from curves.lines import Experiment, Line, arrange
+from paper.compare import improvement, p_value, scores
 from paper.data import Data
 from paper.figures import (
     CHEETAH,
@@ -27,8 +25,10 @@ from paper.figures import (
     ROBOTS,
     TITLES,
 )
+from paper.words import cell, number, versus
 
 ESCAPED = 35.0  # a final score above it is out of the ring
+ON_LAM_1, TRAP = "I2Q, rule 2, lambda 1", "trap_apart"  # a row of ON_GAME, and more of its seeds
 ON_GAME = {
     "IDDPG": IDDPG,
     "I2Q, rule 2, lambda 0": MBPO,
@@ -74,15 +74,27 @@ def score(values: np.ndarray) -> str:
 
 
 def rows_of(lines: dict[str, Line], base: str, extra: Callable[[np.ndarray], str] | None = None) -> list[list[str]]:
-    """A row a learner: seeds, steps, final scores, `extra` of them, and how they compare with the base's."""
+    """A row a learner: seeds, steps, final scores, `extra` of them, P(ends above the base) and its p.
+
+    Both at the last step that both have made; where the base goes on, its score there stands beside P.
+    """
     found = []
     for label, line in lines.items():
-        end = min(float(line.x[-1]), float(lines[base].x[-1])) if base in lines else float(line.x[-1])
-        own = scores(line, end)
-        row = [label, str(len(own)), f"{end:,.0f}", score(own), *([extra(own)] if extra else [])]
         other = lines.get(base)
-        found.append([*row, compare(own, scores(other, end)) if other and other is not line else ""])
+        end = min(float(line.x[-1]), float(other.x[-1])) if other else float(line.x[-1])
+        own = scores(line, end)
+        found.append([label, str(len(own)), f"{end:,.0f}", score(own), *([extra(own)] if extra else [])])
+        share = p = ""
+        if other and other is not line:
+            share, p = versus(own, scores(other, end))
+            share += f" ({base} there: {score(scores(other, end))})" if end < other.x[-1] else ""
+        found[-1] += [share, p]
     return found
+
+
+def against(base: str) -> list[str]:
+    """The heads of the last two columns of rows_of."""
+    return [f"P(above {base})", "p"]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -95,8 +107,23 @@ def game(data: Data) -> str:
     lines = data.lines(GAME, ON_GAME)
     rows = rows_of(lines, "IDDPG", lambda own: f"{(own > ESCAPED).sum()} of {len(own)}")
     marks = ", ".join(f"{name} {value:g}" for name, value in MARKS[GAME].items())
-    header = ["", "seeds", "steps", "final score", f"seeds above {ESCAPED:g}", "against IDDPG"]
-    return f"{markdown(header, rows)}\n\nA test episode returns: {marks}.\n\n{escapes(lines)}"
+    header = ["", "seeds", "steps", "final score", f"seeds above {ESCAPED:g}", *against("IDDPG")]
+    told = [markdown(header, rows), f"A test episode returns: {marks}.", escapes(lines), _beside(data, lines)]
+    return "\n\n".join(filter(None, told))
+
+
+def _beside(data: Data, lines: dict[str, Line]) -> str:
+    """The seeds of I2Q that docs/trap.md stopped early: of the same settings, but no part of the table."""
+    counted = {run.seed for run in lines[ON_LAM_1].runs} if ON_LAM_1 in lines else set()
+    runs = [run for run in data.runs.find(TRAP) if run.seed not in counted]
+    if not runs:
+        return ""
+    (line,) = arrange([Experiment(TRAP, GAME, runs)])[0].lines
+    out, end = int((scores(line) > ESCAPED).sum()), f"{line.x[-1]:,.0f}"
+    few = f"{len(runs)} more seed{'s' * (len(runs) > 1)}"
+    return (
+        f"Not counted: {few} of {ON_LAM_1}, stopped at step {end} ([{TRAP}](trap.md)); {out} of them escaped by then."
+    )
 
 
 def escapes(lines: dict[str, Line]) -> str:
@@ -105,33 +132,30 @@ def escapes(lines: dict[str, Line]) -> str:
     out = [f"{label}: {k} of {n}" for label, (k, n) in counts.items() if k]
     stay = [f"{label} ({n})" for label, (k, n) in counts.items() if not k]
     text = f"Seeds that escape: {'; '.join(out) or 'none'}. No seed of {', '.join(stay) or 'none'} does.\n\n"
-    rule_2 = re.compile(r"I2Q, rule 2, lambda ([0-9.]+)")
-    pulls = {label: float(match[1]) for label in counts if (match := rule_2.fullmatch(label))}
-    lams = np.repeat(list(pulls.values()), [counts[label][1] for label in pulls])
-    gone = np.concatenate([np.arange(counts[label][1]) < counts[label][0] for label in pulls]) if pulls else np.empty(0)
-    if 0 < gone.sum() < len(gone):
-        text += (
-            f"Over the values of lambda under rule 2, escape rises with lambda with p = {number(trend(lams, gone))} "
-            f"(two-sided permutation test of the mean rank of lambda, {len(gone)} runs, {int(gone.sum())} escapes)."
-        )
-    return text
+    return text + _trend(counts)
 
 
-def trend(x: np.ndarray, chosen: np.ndarray) -> float:
-    """Two-sided p of the chosen runs' mean rank in x, where any as many might have been chosen."""
-    ranks = (x[:, None] > x).sum(1) + 0.5 * (x[:, None] == x).sum(1)
-    n, k = len(x), int(chosen.sum())
-    if comb(n, k) <= 200_000:
-        picks = np.array(list(itertools.combinations(range(n), k)))
-    else:
-        picks = np.random.default_rng(0).permuted(np.tile(np.arange(n), (20_000, 1)), axis=1)[:, :k]
-    far = abs(ranks[picks].mean(1) - ranks.mean()) >= abs(ranks[chosen].mean() - ranks.mean()) - 1e-9
-    return float(far.mean())
+def _trend(counts: dict[str, tuple[int, int]]) -> str:
+    """Whether escape depends on lambda under rule 2, from (escapes, seeds) of each learner."""
+    stay, gone = [], []  # lambda, once a seed
+    for label, (k, n) in counts.items():
+        if match := re.fullmatch(r"I2Q, rule 2, lambda ([0-9.]+)", label):
+            gone += [float(match[1])] * k
+            stay += [float(match[1])] * (n - k)
+    if not gone or not stay:
+        return ""
+    groups = [(np.array(gone), np.array(stay))]
+    seen, p = improvement(groups), number(p_value(groups))
+    way = "rises" if seen > 0.5 else "falls" if seen < 0.5 else "neither rises nor falls"
+    return (
+        f"Over the values of lambda under rule 2, escape {way} with lambda, p = {p} (two-sided permutation "
+        f"test of lambda's ranks, {len(gone) + len(stay)} runs, {len(gone)} escapes)."
+    )
 
 
 def cheetah(data: Data) -> str:
     rows = rows_of(data.lines(CHEETAH, ON_ROBOTS), "IDDPG")
-    return markdown(["", "seeds", "steps", "final score", "against IDDPG"], rows)
+    return markdown(["", "seeds", "steps", "final score", *against("IDDPG")], rows)
 
 
 def robots(data: Data) -> str:
@@ -139,7 +163,7 @@ def robots(data: Data) -> str:
     rows = []
     for task in ROBOTS[1:]:
         rows += [[task, *row] for row in rows_of(data.lines(task, ON_ROBOTS), "IDDPG")]
-    return markdown(["task", "", "seeds", "steps", "final score", "against IDDPG"], rows) if rows else "Not run yet."
+    return markdown(["task", "", "seeds", "steps", "final score", *against("IDDPG")], rows) if rows else "Not run yet."
 
 
 def full(data: Data) -> str:
@@ -147,13 +171,13 @@ def full(data: Data) -> str:
     rows = []
     for task in FIGURES["14"].tasks:
         rows += [[task, *row] for row in rows_of(data.lines(task, FIGURES["14"].lines), "IDDPG")]
-    return markdown(["task", "", "seeds", "steps", "final score", "against IDDPG"], rows) if rows else "Not run yet."
+    return markdown(["task", "", "seeds", "steps", "final score", *against("IDDPG")], rows) if rows else "Not run yet."
 
 
 def stochastic(data: Data) -> str:
     (task,) = FIGURES["8"].tasks
     rows = rows_of(data.lines(task, FIGURES["8"].lines), "IDDPG")
-    return markdown(["", "seeds", "steps", "final score", "against IDDPG"], rows) if rows else "Not run yet."
+    return markdown(["", "seeds", "steps", "final score", *against("IDDPG")], rows) if rows else "Not run yet."
 
 
 def observations(data: Data) -> str:
@@ -171,10 +195,11 @@ def observations(data: Data) -> str:
         text = ""
         if own and whole:
             end = min(float(own.x[-1]), float(whole.x[-1]))
-            text = f"{compare(scores(whole, end), scores(own, end))}, at step {end:,.0f}"
+            share, p = versus(scores(whole, end), scores(own, end))
+            text = f"{share}, p = {p}, at step {end:,.0f}"
         rows.append([*row, text])
     header = ["", *(f"{view}, step {end:,.0f}" for view, end in itertools.product(VIEWS, steps))]
-    return markdown([*header, "whole state against own joints"], rows)
+    return markdown([*header, "P(whole state above own joints)"], rows)
 
 
 def exact(data: Data) -> str:
@@ -189,8 +214,8 @@ def exact(data: Data) -> str:
                 share = f"{100 * scores(solved[label]).mean():.0f} %" if label in solved else ""
                 best = (scores(lines[label]) > 7).sum()
                 share = share or f"{best} of {len(lines[label].runs)} seeds"
-                rows.append([task, *row[:2], row[3], share, row[4]])
-    return markdown(["game", "", "seeds", "share of the best return, or pay-off", "solved", "against IQL"], rows)
+                rows.append([task, *row[:2], row[3], share, *row[4:]])
+    return markdown(["game", "", "seeds", "share of the best return, or pay-off", "solved", *against("IQL")], rows)
 
 
 def discrete(data: Data) -> str:
@@ -200,9 +225,19 @@ def discrete(data: Data) -> str:
         won, returns = (data.lines(task, DISCRETE, y) for y in ("TestWinRate", "AverageTestEpRet"))
         for label, row, other in zip(won, rows_of(won, "IQL"), rows_of(returns, "IQL")):
             paper = PAPER_TABLE_1.get(label, {}).get(task)
-            rows.append([TITLES[task], *row[:4], other[3], row[4], "" if paper is None else f"{paper:g}"])
+            rows.append([TITLES[task], *row[:4], other[3], *row[4:], "" if paper is None else f"{paper:g}"])
         missing += [] if won else [TITLES[task]]
-    header = ["map", "", "seeds", "steps", "games won", "return", "games won against IQL", "the paper, on SMAC"]
+    header = [
+        "map",
+        "",
+        "seeds",
+        "steps",
+        "games won",
+        "return",
+        "P(more games won than IQL)",
+        "p",
+        "the paper, on SMAC",
+    ]
     return markdown(header, rows) + (f"\n\nNot run yet: {', '.join(missing)}." if missing else "")
 
 

@@ -43,14 +43,21 @@ def test_a_claim_must_stand_beside_all_others(tmp_path):
     assert "p = 0.029, 0.057 after Holm's correction" in found.evidence
 
 
-def test_the_numbers_of_a_clear_case_are_bounds_and_no_certainty(tmp_path):
+def test_the_numbers_of_a_clear_case_come_with_an_interval_that_is_no_certainty(tmp_path):
     write_game(tmp_path, [90, 91, 92], [29, 30, 31])
     found = answer(tmp_path, ABOVE)
-    assert found.evidence.startswith("P(I2Q > IDDPG) at least 0.50; p = 0.10,")
+    assert found.evidence.startswith("P(I2Q > IDDPG) = 1 [0.50, 1], 3 seeds each; p = 0.10,")
     (text,) = found.tasks.values()
-    assert "in 9 of 9 pairs of 3 against 3 seeds, p = 0.10, the smallest that these can give" in text
+    assert "= 1 [0.50, 1], ahead in 9 of 9 pairs (3 against 3 seeds), p = 0.10 (the smallest possible)" in text
     assert "at step 550,000, 100 % of the paper's" in text
-    assert "1.00" not in found.evidence + text
+
+
+def test_a_claim_that_cannot_be_tested_yet_shows_no_p(tmp_path):
+    """Runs below a tenth of the paper's steps: a p of 1 would say that a test was made."""
+    write_game(tmp_path, [90, 91, 92, 93], [28, 29, 30, 31], n_rows=5)
+    found = answer(tmp_path, ABOVE)
+    assert found.evidence == "P(I2Q > IDDPG) = 1 [0.58, 1], 4 seeds each"
+    assert found.needs.startswith("below 10 % of the paper's steps on DifferentialGame-3; needs ")
 
 
 def test_learners_are_compared_at_equal_steps(tmp_path):
@@ -76,10 +83,17 @@ def test_a_claim_against_a_number_asks_for_the_signs(tmp_path, i2q, verdict):
 
 def test_an_undecided_claim_says_how_many_seeds_more_it_needs(tmp_path):
     write_game(tmp_path, [90, 27, 92, 93], [28, 29, 30, 31])
-    assert answer(tmp_path, ABOVE).needs == "about 17 more seeds of each learner"  # P 0.75: 21, less 4
+    assert answer(tmp_path, ABOVE).needs == "needs about 17 more seeds of each learner"  # P 0.75: 21, less 4
     write_game(tmp_path / "b", [90, 27, 92, 26], [28, 29, 30, 31])
-    assert answer(tmp_path / "b", ABOVE).needs.startswith("more than 50 more seeds")
-    assert answer(tmp_path / "none", ABOVE).needs == "not run; at least 4 seeds of each learner"
+    assert answer(tmp_path / "b", ABOVE).needs == "needs over 50 more seeds of each learner"
+    assert answer(tmp_path / "none", ABOVE).needs == "not run; needs at least 4 seeds of each learner"
+
+
+def test_one_seed_does_not_tell_how_many_are_needed(tmp_path):
+    write_game(tmp_path, [90], [28])
+    assert answer(tmp_path, ABOVE).needs == "needs at least 3 more seeds of each learner"  # 2 / 70, with four of each
+    escapes = answer(tmp_path, Claim("I2Q escapes", "I2Q", 35.0))
+    assert escapes.needs == "needs at least 5 more seeds"  # 2 / 2^6
 
 
 def test_a_claim_is_judged_when_all_of_its_tasks_were_run(tmp_path):
@@ -90,7 +104,9 @@ def test_a_claim_is_judged_when_all_of_its_tasks_were_run(tmp_path):
                 write_experiment(tmp_path, f"{name}_{task}", seed, [base + seed] * 20, env=task)
     found = answer(tmp_path, figure.claims[0], "11")
     assert found.verdict == "undecided"
-    assert found.needs.startswith("not run on 2x4Ant, 3x1Hopper; about ")
+    assert found.needs.startswith("not run on 2x4Ant, 3x1Hopper; needs about ")
+    assert found.needs.endswith("more seeds of each learner on each task")
+    assert "p = " not in found.evidence
     assert found.tasks["2x4Ant"] == "not run: I2Q, λ = 0"
 
 

@@ -1,5 +1,8 @@
 """The statistics of a few seeds, against a hand's."""
 
+import itertools
+from fractions import Fraction
+from math import comb
 from statistics import NormalDist
 
 import numpy as np
@@ -32,6 +35,29 @@ def test_a_final_score_is_the_mean_over_the_last_tenth_of_the_steps(tmp_path):
     assert scores(line, end=190_000).tolist() == [5]  # of rows 18 and 19
 
 
+def test_a_learner_that_is_tested_more_rarely_is_scored_between_its_tests(tmp_path):
+    write_experiment(tmp_path, f"iddpg_{GAME}", 0, [10, 20, 40], steps=100_000)
+    (line,) = panels(FIGURES["6"], Runs([tmp_path]))[0].lines
+    assert scores(line, end=250_000).tolist() == [30]  # no test between steps 225,000 and 250,000
+
+
+def test_a_row_without_a_test_is_no_part_of_a_score(tmp_path):
+    """As where training diverged: what was measured last counts."""
+    nan = float("nan")
+    write_experiment(tmp_path, f"iddpg_{GAME}", 0, [0] * 8 + [10, nan, 30, nan])
+    (line,) = panels(FIGURES["6"], Runs([tmp_path]))[0].lines
+    assert line.x[-1] == 110_000
+    assert scores(line).tolist() == [30]
+    assert scores(line, end=100_000).tolist() == [20]  # between 10 and 30
+
+
+def test_a_run_cut_off_cuts_the_comparison_for_all(tmp_path):
+    write_experiment(tmp_path, f"iddpg_{GAME}", 0, [1] * 20 + [9] * 10)
+    write_experiment(tmp_path, f"iddpg_{GAME}", 1, [2] * 20)
+    (line,) = panels(FIGURES["6"], Runs([tmp_path]))[0].lines
+    assert scores(line).tolist() == [1, 2]  # at step 200,000, where the second ends
+
+
 def test_improvement_is_the_share_of_pairs_with_ties_counted_half():
     x, y = np.array([1.0, 3]), np.array([1.0, 2])
     assert wins(x, y) == 2.5  # a tie, 0, 1, 1
@@ -50,14 +76,42 @@ def test_p_over_tasks_deals_seeds_within_each_of_them():
     assert p_value([(HIGH, LOW), (LOW, HIGH)]) == 1  # one task speaks for it as clearly as the other against it
 
 
-def test_p_of_many_seeds_is_estimated_well():
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(0.9, 1, 12), rng.normal(0, 1, 12)
-    both = np.concatenate([x, y])
-    deals = rng.permuted(np.tile(both, (20_000, 1)), axis=1)
-    shares = [wins(deal[:12], deal[12:]) / 144 for deal in deals[:4000]]
-    far = abs(np.array(shares) - 0.5) >= abs(wins(x, y) / 144 - 0.5) - 1e-9
-    assert p_value([(x, y)]) == pytest.approx(far.mean(), abs=0.01)
+def dealt(groups: list[tuple[list[int], list[int]]]) -> float:
+    """The same p by hand: every way to deal every task, in fractions."""
+    sums = {Fraction(0): 1}
+    for x, y in groups:
+        after: dict[Fraction, int] = {}
+        for pick in itertools.combinations(range(len(x) + len(y)), len(x)):
+            share = pairs([(x + y)[i] for i in pick], [v for i, v in enumerate(x + y) if i not in pick])
+            for total, ways in sums.items():
+                after[total + share] = after.get(total + share, 0) + ways
+        sums = after
+    half = Fraction(len(groups), 2)
+    seen = abs(sum(pairs(x, y) for x, y in groups) - half)
+    return sum(ways for total, ways in sums.items() if abs(total - half) >= seen) / sum(sums.values())
+
+
+def pairs(x: list[int], y: list[int]) -> Fraction:
+    return Fraction(sum(2 * (a > b) + (a == b) for a in x for b in y), 2 * len(x) * len(y))
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [([3, 1, 4, 1], [5, 9, 2])],  # ties, sides of different size
+        [([2, 2, 7], [2, 0]), ([1], [0, 3, 3])],
+        [([5, 6], [1, 2]), ([5], [1]), ([0, 4, 4], [4, 4, 9])],
+    ],
+)
+def test_p_is_that_of_all_deals_counted_one_by_one(groups):
+    assert p_value([(np.array(x), np.array(y)) for x, y in groups]) == pytest.approx(dealt(groups))
+
+
+def test_p_of_many_seeds_is_exact_and_never_zero():
+    x, y = np.arange(100.0, 115), np.arange(15.0)
+    assert p_value([(x, y)]) == pytest.approx(2 / comb(30, 15)) == smallest_p([(15, 15)])
+    x, y = np.arange(0.5, 24, 2), np.arange(0.0, 24, 2)
+    assert p_value([(x, y)]) == pytest.approx(0.75, abs=0.02)  # 78 of 144 pairs; Mann-Whitney, normal: 0.75
 
 
 @pytest.mark.parametrize("n, effect", [(3, 0.0), (4, 1.0), (8, 2.0)])

@@ -13,7 +13,8 @@ from curves.draw import draw
 from curves.lines import Panel
 from curves.style import colour_of, dash_of
 from paper.figures import FIGURES
-from paper.panels import Runs, caption, panels
+from paper.panels import Runs, caption, panels, style
+from paper.results import PICTURES
 
 
 def drawn(tmp_path: Path, number: str = "6") -> tuple[list[Panel], str]:
@@ -62,6 +63,13 @@ def test_a_learner_has_one_colour_in_all_figures(tmp_path):
     for task, number in ((GAME, "6"), ("StochasticDifferentialGame-3", "8")):
         write_experiment(tmp_path, f"iddpg_{task}", 0, [1, 2], env=task)
         assert [line.experiment.colour for line in drawn(tmp_path, number)[0][0].lines] == [1]
+
+
+def test_the_released_rule_has_one_colour_wherever_it_is_drawn():
+    figures = [*FIGURES.values(), *PICTURES.values()]
+    labels = {label for f in figures for label, line in f.lines.items() if line == "i2q_ddpg --rule released"}
+    assert len(labels) == 3
+    assert len({colour_of(style(label)) for label in labels}) == 1
 
 
 def test_of_one_seed_in_two_folders_the_longer_run_counts(tmp_path):

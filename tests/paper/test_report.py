@@ -40,7 +40,7 @@ def test_the_report_has_every_figure_claim_score_and_film_in_one_file(page):
     assert text.count("data:image/svg+xml;base64,") == 4  # of the figures that have runs: 6, 7, 12 and "batches"
     assert "Figure 8. Stochastic differential game (our own definition). Not run yet: StochasticDiff" in text
     assert '<span class="open">undecided</span>' in text
-    assert "P(I2Q &gt; IDDPG) at least 0.58 in 16 of 16 pairs of 4 against 4 seeds, p = 0.029" in text
+    assert "P(I2Q &gt; IDDPG) = 1 [0.58, 1], ahead in 16 of 16 pairs (4 against 4 seeds), p = 0.029" in text
     assert "1.00 [1.00, 1.00]" not in text
     assert "0 reproduced, 0 not reproduced," in text
     assert "i2q_ddpg.py --env DifferentialGame-3 --epochs 55" in text
@@ -64,7 +64,7 @@ def test_what_sees_the_whole_state_is_compared_with_a_baseline_that_does_and_is_
     (row,) = re.findall(
         r"<tr[^>]*>[^\n]*?i2q_ddpg_2x3HalfCheetah_full</code>.*?</tr>", text[text.index('id="scores"') :]
     )
-    assert "at most 0.50" in row and "0.00 [0.00, 0.00]" not in row
+    assert "0 [0, 0.50]" in row and "0.00 [0.00, 0.00]" not in row
 
 
 def test_the_command_of_a_reference_is_in_the_settings_of_its_figure(tmp_path):
@@ -80,7 +80,7 @@ def test_scores_are_compared_at_equal_steps(tmp_path):
         write_experiment(tmp_path, f"ippo_{CHEETAH}", seed, [3] * 3 + [777] * 6, env=CHEETAH)
     text = report.write(Runs([tmp_path]), tmp_path).read_text()
     (row,) = re.findall(r"<tr[^>]*>[^\n]*?ippo_2x3HalfCheetah</code>.*?</tr>", text[text.index('id="scores"') :])
-    assert "30,000" in row and "at least 0.50" in row and "777" not in row
+    assert "30,000" in row and "1 [0.50, 1]" in row and "777" not in row
 
 
 PROBE = """

@@ -13,9 +13,9 @@ from helpers.runs import GAME, write_experiment, write_game
 from paper import results
 from paper.data import Data
 from paper.figures import CHEETAH, ROBOTS
-from paper.results import BLOCK, BLOCKS, PAGES, fill
+from paper.results import BLOCK, BLOCKS, PAGES, PICTURES, fill
 from paper.runs import ROOT
-from paper.tables import escapes, score, trend
+from paper.tables import escapes, rows_of, score
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,9 @@ def test_every_number_of_a_page_is_what_the_shipped_runs_say(page, shipped):
 
 def test_the_page_of_results_has_every_block_and_no_number_outside_of_them():
     text = (ROOT / "docs/results.md").read_text()
-    assert {name for _, name, _, _ in BLOCK.findall(text)} == set(BLOCKS) - {"short"}
+    of = {page: [name for _, name, _, _ in BLOCK.findall((ROOT / page).read_text())] for page in PAGES}
+    assert sorted(name for names in of.values() for name in names) == sorted(BLOCKS)  # each on one page
+    assert (of["README.md"], len(of["results/README.md"])) == (["short"], 6)
     prose = re.sub(r"\]\([^)]*\)", "]", CODE.sub("", FENCE.sub("", BLOCK.sub("", text))))
     names = r"2x3HalfCheetah|DifferentialGame-3|I2Q|D3G|IDDPG|rule [12]|Form b7|95 %|Table 1|Figure 1[06]"
     prose = re.sub(names, "", prose, flags=re.I)
@@ -42,7 +44,9 @@ def test_a_number_changed_by_hand_is_found(tmp_path, monkeypatch, capsys):
     for page in PAGES:
         (tmp_path / page).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / page, tmp_path / page)
-    (tmp_path / "results").symlink_to(ROOT / "results")
+    for folder in (ROOT / "results").iterdir():
+        if folder.is_dir():
+            (tmp_path / "results" / folder.name).symlink_to(folder)
     monkeypatch.setattr(results, "ROOT", tmp_path)
     page = tmp_path / "docs/results.md"
     assert results.main(["--check"]) == 0
@@ -54,7 +58,7 @@ def test_a_number_changed_by_hand_is_found(tmp_path, monkeypatch, capsys):
     assert "9.9" in page.read_text()
     assert results.main([]) == 0
     assert results.main(["--check"]) == 0
-    assert {path.name for path in (tmp_path / "docs").glob("*.png")} == {"differential_game.png", "robots.png"}
+    assert {path.name for path in (tmp_path / "docs").glob("*.png")} == {f"{name}.png" for name in PICTURES}
 
 
 def test_a_block_that_does_not_exist_is_refused(shipped):
@@ -71,7 +75,7 @@ def test_new_runs_change_the_verdicts(tmp_path):
         write_experiment(tmp_path, f"iddpg_{GAME}", seed, [20 + seed] * 55)
     after = BLOCKS["verdicts"](Data(tmp_path))
     assert "**Reproduced: 0 of 24 claims.**" in before
-    assert "**Reproduced: 2 of 24 claims.**\n    * I2Q learns more than independent DDPG (Figure 6)." in after
+    assert "**Reproduced: 2 of 24 claims.**\n    * Figure 6. I2Q learns more than independent DDPG." in after
     assert "I2Q above 35 in 10 of 10 seeds" in after
 
 
@@ -79,6 +83,38 @@ def test_a_score_names_its_interval_for_what_it_is():
     assert score(np.array([10.0, 20, 30])) == "20.0 (10.0 to 30.0)"
     assert re.fullmatch(r"30\.0 \[\d\d\.\d, \d\d\.\d\]", score(np.array([10.0, 20, 30, 40, 50])))
     assert score(np.array([1234.0])) == "1,234"
+
+
+def test_a_row_of_a_table_is_compared_with_its_base_at_equal_steps(tmp_path):
+    """IDDPG goes on to 300 at twice the steps; what I2Q is compared with is said beside P."""
+    for seed in range(3):
+        write_experiment(tmp_path, f"i2q_ddpg_{GAME}", seed, [50 + seed] * 20)
+        write_experiment(tmp_path, f"iddpg_{GAME}", seed, [10 + seed] * 20 + [300 + seed] * 20)
+    base, row = rows_of(Data(tmp_path).lines(GAME, {"IDDPG": "iddpg", "I2Q": "i2q_ddpg"}), "IDDPG")
+    assert base == ["IDDPG", "3", "400,000", "301 (300 to 302)", "", ""]
+    assert row[:4] == ["I2Q", "3", "200,000", "51.0 (50.0 to 52.0)"]
+    assert row[4:] == ["1 [0.50, 1] (IDDPG there: 11.0 (10.0 to 12.0))", "0.10 (the smallest possible)"]
+
+
+def test_readme_tells_decided_claims_first(tmp_path):
+    write_game(tmp_path, [90] * 10, [28] * 10)
+    text = BLOCKS["short"](Data(tmp_path))
+    assert text.startswith("Of 17 claims of the paper, 2 are reproduced, 0 not reproduced, 15 undecided.")
+    rows = [row.split(" | ") for row in text.splitlines() if row.startswith(("| Figure", "| Random"))]
+    assert [row[2] for row in rows[:3]] == ["**reproduced**", "**reproduced**", "undecided: not run"]
+    assert rows[0][3] == "P(I2Q > IDDPG) = 1 [0.80, 1], 10 seeds each"
+
+
+def test_seeds_stopped_early_are_named_beside_the_table_until_they_are_in_it(tmp_path):
+    write_game(tmp_path, [90, 28], [29])
+    for seed, final in ((1, 90), (4, 90), (5, 27)):
+        write_experiment(tmp_path, "trap_apart", seed, [final] * 24, algorithm="i2q_ddpg")
+    text = BLOCKS["game"](Data(tmp_path))
+    told = "2 more seeds of I2Q, rule 2, lambda 1, stopped at step 240,000 ([trap_apart](trap.md)); 1 of them escaped"
+    assert f"Not counted: {told} by then." in text
+    for seed in (4, 5):
+        write_experiment(tmp_path, f"i2q_ddpg_{GAME}", seed, [90] * 55)
+    assert "Not counted" not in BLOCKS["game"](Data(tmp_path))
 
 
 def test_escapes_are_counted_and_their_trend_with_lambda_is_tested(tmp_path):
@@ -92,15 +128,10 @@ def test_escapes_are_counted_and_their_trend_with_lambda_is_tested(tmp_path):
         "Seeds that escape: I2Q, rule 2, lambda 1: 2 of 3. No seed of IDDPG (1), I2Q, rule 2, lambda 0 (3) does."
         in text
     )
-    assert (
-        "p = 0.40 (two-sided permutation test of the mean rank of lambda, 6 runs, 2 escapes)" in text
-    )  # 6 of 15 deals
-
-
-def test_a_trend_is_two_sided():
-    x = np.array([0.0, 1, 2, 3])
-    assert trend(x, np.array([False, False, True, True])) == pytest.approx(2 / 6)  # of 6 pairs the top and the bottom
-    assert trend(x, np.array([True, False, False, True])) == 1
+    test = "p = 0.40 (two-sided permutation test of lambda's ranks, 6 runs, 2 escapes)"  # 6 of 15 deals
+    assert f"escape rises with lambda, {test}" in text
+    other = {"I2Q, rule 2, lambda 0": "i2q_ddpg", "I2Q, rule 2, lambda 1": "mbpo_baseline"}
+    assert f"escape falls with lambda, {test}" in escapes(Data(tmp_path).lines(GAME, other))
 
 
 def test_the_robots_of_readme_are_those_with_runs_at_equal_steps(tmp_path, monkeypatch):
@@ -112,7 +143,7 @@ def test_the_robots_of_readme_are_those_with_runs_at_equal_steps(tmp_path, monke
     monkeypatch.setattr(results, "draw", lambda panels, path, view: seen.append(panels))
     write_game(tmp_path, [90, 91], [28])
     results.pictures(Data(tmp_path), Path(tmp_path))
-    game, robots = seen
+    game, _, robots = seen
     assert [len(line.runs) for line in game[0].lines] == [1, 1, 1]
     assert [panel.title for panel in robots] == [ROBOTS[0]]
     assert [line.x.tolist() for line in robots[0].lines] == [[10_000, 20_000]] * 2

@@ -185,6 +185,17 @@ def test_the_labs_shards_are_disjoint_together_the_whole_and_of_equal_size():
     assert max(sizes) < 1.05 * min(sizes)
 
 
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_seed_and_its_longer_run_are_one_shards(n):
+    """On two machines it would be trained twice, and both would add the same folder to results/."""
+    table, homes = rows("lab"), {}
+    for i in range(1, n + 1):
+        for row in shard(table, i, n):
+            homes.setdefault((row.experiment, row.seed), set()).add(i)
+    assert len(homes) < len(table)  # some have two rows
+    assert {len(parts) for parts in homes.values()} == {1}
+
+
 def test_shorter_runs_and_runs_of_other_settings_in_results_do_not_count(main, tmp_path):
     for seed in (0, 1, 2):
         write_run(tmp_path / "results", "lam1", seed, steps=30_000)
@@ -278,12 +289,24 @@ def test_the_time_left_is_scaled_by_what_runs_have_taken(tmp_path):
     assert remaining(states, 1) - START == pytest.approx(3 * guess / 2)  # half is left, thrice as slow
 
 
+def test_the_list_says_what_core_its_times_are_for_until_runs_were_timed(main, tmp_path, capsys):
+    assert main("--list") == 0
+    assert "(on a core as fast as AMD's Zen 5; runs here will correct it)" in capsys.readouterr().out
+    write_run(tmp_path / "data", "lam1", 0, steps=10_000)
+    assert main("--list") == 0
+    assert "Zen 5" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
         (["--scale", "large"], "large"),
         (["--figures", "99"], "invalid choice: '99'"),
         (["--jobs", "0"], "--jobs"),
+        (
+            ["--scale", "lab", "--figures", "5", "trees"],
+            "the scale lab trains nothing of --figures 5 trees; try --scale short",
+        ),
         (["--shard", "4/3"], "'4/3': name a part as I/N, the first of three as 1/3"),
     ],
 )
