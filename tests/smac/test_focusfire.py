@@ -30,6 +30,8 @@ def test_killing_one_enemy_a_step_wins_the_best_return_though_an_agent_dies():
     assert step(env, NOTHING, 4, 4) == (0.25, False, False)
     assert step(env, NOTHING, 5, 5) == (1.25, True, False)
     assert env.ret[0, 0] == 2 and env.won[0, 0] == 1
+    env.reset()
+    assert env.ret[0, 0] == env.t[0, 0] == 0
 
 
 def test_scattered_fire_fells_nobody_and_loses():
@@ -51,6 +53,14 @@ def test_time_limit_is_truncation():
     env.reset()
     assert step(env, 2, 2, 2)[1:] == (False, False)
     assert step(env, 3, 3, 3)[1:] == (False, True)
+
+
+def test_a_loss_at_the_time_limit_is_the_end():
+    env = envs.make("FocusFire-3", [0], 1, 3)
+    env.reset()
+    step(env, 2, 3, 4)
+    step(env, NOTHING, 2, 3)
+    assert step(env, NOTHING, NOTHING, 2) == (0, True, False)
 
 
 def test_random_play_hardly_ever_wins():

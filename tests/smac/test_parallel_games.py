@@ -74,6 +74,14 @@ def test_the_games_own_time_limit_is_truncation_and_what_is_seen_there_counts(na
     assert env.obs[0, 0].any() and env.t[0, 0] == 0
 
 
+def test_a_victory_at_the_time_limit_is_the_end():
+    env = one()
+    go(env, 4, ON)
+    go(env, 6, STOP)
+    assert step(env, NOTHING, ATTACK, ATTACK) == (0.5, False, False)
+    assert step(env, NOTHING, ATTACK, ATTACK) == (1.5, True, False)  # the twelfth step
+
+
 def test_ours_comes_first_if_it_is_shorter():
     env = one(max_ep_len=3)
     go(env, 2, STOP)
@@ -97,6 +105,13 @@ def test_a_game_goes_on_where_it_was_saved():
         go(env, 1, STOP)
         go(other, 1, STOP)
         assert np.array_equal(env.obs, other.obs) and np.array_equal(env.avail, other.avail)
+    third = envs.make("helpers.battles:today", [9], 1, 50)
+    third.reset()
+    third.load_state_dict(0, other.state_dict(0))
+    assert np.array_equal(third.obs, env.obs)
+    for game in (env, third):
+        game.reset()
+    assert np.array_equal(third.obs, env.obs)  # the next episode is the same too
 
 
 def test_a_game_that_does_not_repeat_itself_starts_anew(capfd):

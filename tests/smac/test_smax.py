@@ -118,6 +118,16 @@ def test_a_victory_is_paid_twenty_and_counted():
 
 
 @needs_jax
+def test_both_teams_dead_is_no_victory():
+    env = envs.make("smax:3m", [0], 1, 100)
+    env.reset()
+    leaf = [k for k, part in enumerate(env.leaves[0]) if part.shape == (1, 6) and part.max() == 45]  # pyright: ignore
+    env.leaves[0][leaf[0]] = np.zeros((1, 6), np.float32)  # pyright: ignore
+    _, terminated, _ = env.step(np.full((1, 3, 1), 4))
+    assert terminated[0, 0] and env.won[0, 0] == 0
+
+
+@needs_jax
 def test_the_time_limit_is_ours_and_truncates():
     env = envs.make("smax:3m", [0], 1, 5)
     env.reset()
