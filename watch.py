@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,11 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 import envs
-from common.errors import UsageError, exit_status, last_words
+from common.errors import UsageError
 from common.film import Film
 from common.layout import CONFIG, read_config
 from common.parser import Parser, number
 from common.policy import Policy, load_policy
+from common.program import status
 
 Played = tuple[float, int]  # return and length of an episode
 
@@ -174,17 +174,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
-    try:
-        watch_abreast(args) if args.beside else watch(args)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `| head` has seen enough; Python's last flush must not complain of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except Exception as error:
-        print(last_words("watch.py", error), file=sys.stderr)
-        return exit_status(error) or 1
-    return 0
+    return status("watch.py", lambda: watch_abreast(args) if args.beside else watch(args))
 
 
 if __name__ == "__main__":
