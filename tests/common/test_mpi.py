@@ -18,7 +18,7 @@ from helpers.folders import GAME, assert_same, folder, rows
 ROOT = Path(__file__).resolve().parents[2]
 MPIRUN = Path(sys.executable).with_name("mpirun")
 # products that threads would share if there were several, and enough of them for a signal to come in time
-FLAGS = {**GAME, "hid": 64, "batch_size": 64, "updates": 100, "threads": 0}
+FLAGS = {**GAME, "hid": 64, "batch_size": 64, "updates": 100, "threads": 0, "pi_lr": 1e-4}  # no policy saturates
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI", "SLURM", "MPI", "HYDRA"))}
 
 pytestmark = pytest.mark.skipif(not MPIRUN.exists(), reason="no mpirun beside this python")
