@@ -20,6 +20,7 @@ AXIS_LABELS = {
     "EpLen": "episode length (steps)",
     "TestEpLen": "test episode length (steps)",
     "QVals": "Q values",
+    "TestWinRate": "share of test games won",
 }
 
 

@@ -298,7 +298,6 @@ Y_LABELS = {  # what the games' columns are
     ("two-optima", "Optimal"): "share of games solved",
     ("qplex-game", "Performance"): "pay-off",
     ("qtran-game", "Performance"): "pay-off",
-    **{(task, "TestWinRate"): "share of games won" for task in MAPS},
 }
 TITLES = {task: task.removeprefix("smax:") for task in MAPS}
 TITLES |= {"trees": "random games", "two-optima": "one-stage game", "2-4HalfCheetah": "2|4HalfCheetah"}
