@@ -20,13 +20,13 @@ def episode_seeds(seeds: Sequence[int], step: int, episodes: int) -> list[int]:
 
 
 class Range:
-    """The least and the greatest of each number of arrays (S, N, E, D), over all episodes: (S, N, D)."""
+    """The least and the greatest of each number of arrays (S, E, N, D), over all episodes: (S, N, D)."""
 
     def __init__(self) -> None:
         self.low, self.high = np.inf, -np.inf
 
     def add(self, x: np.ndarray) -> None:
-        self.low, self.high = np.minimum(self.low, x.min(2)), np.maximum(self.high, x.max(2))
+        self.low, self.high = np.minimum(self.low, x.min(1)), np.maximum(self.high, x.max(1))
 
     def same(self) -> np.ndarray:
         return np.asarray(self.high - self.low) < SAME
@@ -47,11 +47,11 @@ def evaluate(
     returns, lengths, running = np.zeros(rows), np.zeros(rows, int), np.ones(rows, bool)
     seen, done = Range(), Range()
     while running.any():
-        own = torch.from_numpy(obs).to(device).unflatten(0, (S, -1)).transpose(1, 2)
-        act = pi(own)
-        seen.add(own.cpu().numpy())
-        done.add(act.cpu().numpy())
-        obs, rew, terminated, truncated = env.step(act.transpose(1, 2).flatten(0, 1).cpu().numpy(), running)
+        chosen = pi(torch.from_numpy(obs).to(device).unflatten(0, (S, -1)).transpose(1, 2))
+        act = chosen.transpose(1, 2).flatten(0, 1).cpu().numpy()
+        seen.add(obs.reshape(S, -1, *obs.shape[1:]))
+        done.add(act.reshape(S, -1, *act.shape[1:]))
+        obs, rew, terminated, truncated = env.step(act, running)
         returns[running] += rew[running]
         lengths += running
         running &= ~(terminated | truncated)
