@@ -4,7 +4,7 @@
     python -m bench --only i2q_ddpg env          a part of it
     python -m bench --json > speed.json          the same numbers to read by programs
     python -m bench --device cuda                the updates and training on a card
-    python -m bench --only ranks                 all ranks of this machine together, which takes all of its cores
+    python -m bench --only ranks                 all ranks of this machine together: all of its cores, four minutes
 
 One process (but for `ranks`), one thread, single precision. Whatever is compared takes turns, round after round, and a
 ratio is taken within a round: what else the machine does hits all alike. Every number is the median over rounds, with
@@ -33,7 +33,7 @@ import iddpg
 from bench.clock import Clock, Peaks
 from bench.environments import env_rows
 from bench.flops import N_ACT, N_OBS
-from bench.ranks import CORES, rank_rows
+from bench.ranks import BLOCKS, CORES, rank_rows
 from bench.report import device_name, differs, table
 from bench.training import train_row
 from bench.updates import CASES, SIZES, update_rows
@@ -111,13 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.device != "cpu" and int(args.device[5:] or 0) >= torch.cuda.device_count():
         parser.error(f"--device {args.device}: this PyTorch sees {torch.cuda.device_count()} CUDA devices")
     args.sizes = args.sizes or SIZES[args.device[:4].rstrip(":")]
-    args.rank_sizes = CORES, 2 * CORES + 1
+    args.rank_sizes, args.rank_blocks = (CORES, 2 * CORES + 1), BLOCKS
     args.seconds, args.square = 0.02, 512 if args.device == "cpu" else 4096
     args.rollout, args.update_after, args.blocks, args.test_ep_len, args.rank_rounds = 4000, 1000, 9, 1000, 3
     if args.quick:
         args.sizes, args.rounds, args.hid, args.batch_size = args.sizes[:1], 2, 16, 8
         args.seconds, args.square, args.rollout, args.update_after, args.blocks = 1e-4, 64, 50, 200, 2
         args.test_ep_len, args.rank_rounds, args.rank_sizes = 5, 1, (1, 2)
+        args.rank_blocks = dict.fromkeys(BLOCKS, args.blocks)
     report = measure(args, lambda text: print(text, file=sys.stderr, flush=True))
     print(json.dumps(report, indent=1) if args.json else table(report))
     return int(any(map(differs, report["updates"])))

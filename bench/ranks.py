@@ -21,7 +21,8 @@ from common.ranks import Ranks, own_cores
 
 CORES = len(own_cores())
 MPIRUN = Path(sys.executable).with_name("mpirun")
-PASSED_ON = ("hid", "batch_size", "update_after", "blocks")
+PASSED_ON = ("hid", "batch_size", "update_after")
+BLOCKS = {"i2q_ddpg": 12, "iddpg": 30}  # of 50 updates: each rank trains for several of the turns of common/turns.py
 
 
 def rank_rows(name: str, args: argparse.Namespace, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
@@ -43,7 +44,7 @@ def rank_rows(name: str, args: argparse.Namespace, say: Callable[[str], None]) -
 def _rate(name: str, size: int, args: argparse.Namespace) -> float:
     """Updates per second of `size` ranks together, while all of them train."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = json.dumps({key: getattr(args, key) for key in PASSED_ON})
+        settings = json.dumps({key: getattr(args, key) for key in PASSED_ON} | {"blocks": args.rank_blocks[name]})
         command = [MPIRUN, "-np", size, sys.executable, "-m", "bench.ranks", name, settings, folder]
         subprocess.run([*map(str, command)], cwd=Path(__file__).parents[1], check=True, stdout=subprocess.DEVNULL)
         return together([json.loads(path.read_text()) for path in Path(folder).iterdir()])
