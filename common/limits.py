@@ -68,8 +68,12 @@ def _needs(config: Any, N: int, O: int, A: int) -> Iterator[tuple[str, int]]:
     yield f"--batch_size {batch} --updates {updates}", N * batch * updates * (row + 16)  # and indices, twice
     yield f"--batch_size {batch} --hid {hid} --l {l}", N * batch * 4 * PASSES * hid * l
     yield f"--rollout {rollout} --hid {hid} --l {l}", N * rollout * (3 * row + 4 * PASSES * hid * l)
-    replay = min(size, config.epochs * config.steps_per_epoch)  # more is never filled
-    yield f"--replay_size {replay}", N * replay * row
+    made = config.epochs * config.steps_per_epoch  # more is never filled
+    if steps := getattr(config, "replay_steps", 0):  # of whole episodes: float16, an observation once, legal actions
+        yield f"--replay_steps {min(steps, made)}", N * min(steps, made) * (2 * O + A + 6)
+        yield f"--replay_size {min(size, made)}", min(size, made) * (N * (2 * O + A) + 24)  # last steps, and a table
+    else:
+        yield f"--replay_size {min(size, made)}", N * min(size, made) * row
     yield f"--num_test_episodes {config.num_test_episodes}", config.num_test_episodes * (ROW + 4 * N * O)
 
 

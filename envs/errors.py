@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 
 IMPORT = (importlib.__file__, "<frozen importlib")  # files of frames that import something
-LEADING = (str(Path(__file__).parent), *IMPORT)  # and of those that lead to an author's code
+HERE = Path(__file__).parent
+LEADING = (str(HERE), str(HERE.parent / "smac" / "envs"), *IMPORT)  # and of those that lead to an author's code
 
 
 class UsageError(ValueError):
@@ -39,7 +40,7 @@ class RowsBroken(Exception):
 
 def blame(what: str, error: BaseException) -> Broken:
     """Broken: `what`, as "the environment" or "importing games", raised `error` or called sys.exit. Raises our own."""
-    if isinstance(error, (UsageError, Broken, RowsBroken)):
+    if hasattr(error, "exit_status") or isinstance(error, RowsBroken):
         raise error
     error.__traceback__ = _authors(error.__traceback__) or error.__traceback__
     last = traceback.extract_tb(error.__traceback__)[-1]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +11,7 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 from envs.errors import Broken, UsageError, blaming
+from envs.factory import create
 from envs.vector import VectorEnv, mask, steps
 
 
@@ -127,38 +125,11 @@ class ParallelEnvs(VectorEnv):
             env.close()
 
 
-def _create(name: str) -> Any:
-    """The environment that `package.module:factory` makes, from a module on the path or in the working folder."""
-    module, _, factory = name.partition(":")
-    if not all(part.isidentifier() for part in [*module.split("."), factory]):
-        raise UsageError(f"--env {name!r}: must be package.module:factory")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # where a script lies elsewhere, Python looks beside that only
-    with blaming(f"--env {name!r}: importing {module}"):
-        try:
-            found = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name and f"{module}.".startswith(f"{error.name}."):  # itself, not what it imports
-                raise UsageError(f"--env {name!r}: {error}; must be package.module:factory") from None
-            raise
-    if not callable(make := getattr(found, factory, None)):
-        raise UsageError(f"--env {name!r}: {module} has no function {factory}; must be package.module:factory")
-    with blaming(f"--env {name!r}: {factory}()"):
-        env = _call(name, make)
+def _create(name: str) -> ParallelEnv:
+    env = create(name, render_mode="rgb_array")
     if not isinstance(env, ParallelEnv):
         raise UsageError(f"--env {name!r}: returns a {type(env).__name__}, not a pettingzoo ParallelEnv")
     return env
-
-
-def _call(name: str, make: Callable[..., Any]) -> Any:
-    with contextlib.suppress(TypeError):  # most factories take no argument
-        return make(render_mode="rgb_array")
-    try:
-        return make()
-    except TypeError as error:
-        if error.__traceback__ is not None and error.__traceback__.tb_next:  # raised inside
-            raise
-        raise UsageError(f"--env {name!r}: it has to be a function without arguments ({error})") from None
 
 
 def _box(name: str, space: Any, agent: str, what: str) -> Box:

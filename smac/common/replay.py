@@ -53,13 +53,13 @@ class EpisodeReplay:
         )  # unaligned: padding would be saved, with what lay there
         try:  # numpy's zeros take no memory until they are written
             self.rows = np.zeros((self.n_seeds, self.copies * self.n_agents, self.size), record)
+            self.finals = np.zeros((self.n_seeds, size, self.n_agents), final)
+            self.table = np.zeros((self.n_seeds, size, 3), np.int64)  # environment, first row and length of an episode
         except (MemoryError, ValueError) as error:
             raise UsageError(
-                f"--replay_steps {steps}: more than this machine has ({error}); give a smaller one"
+                f"--replay_steps {steps}, --replay_size {size}: more than this machine has ({error}); give smaller ones"
             ) from None
         self.capacity, self.episodes = size, np.zeros(self.n_seeds, np.int64)  # ended in each seed
-        self.finals = np.zeros((self.n_seeds, size, self.n_agents), final)
-        self.table = np.zeros((self.n_seeds, size, 3), np.int64)  # environment, first row and length of each episode
         self.streams = Streams(env.seeds, "replay")
 
     def store(

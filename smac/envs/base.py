@@ -5,12 +5,13 @@ Narrower agents are padded: `obs_mask` (N, O) and `act_mask` (N, A) say what is 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from common.errors import UsageError
+from envs.errors import Broken, RowsBroken, blame
 from smac.common.picture import Units
 
 
@@ -54,7 +55,7 @@ class MaskedEnv:
         """One step with act (S, N, L) where `where` (S, L) is True; sets obs and avail to those of the true successor.
 
         Returns the team reward, terminated and truncated, each (S, L). Truncated is the time limit, never terminal.
-        Nothing restarts by itself: call `reset(terminated | truncated)`.
+        Nothing restarts by itself: call `reset(terminated | truncated)`. Raises RowsBroken where a seed's game fails.
         """
         where = np.ones(self.t.shape, bool) if where is None else where
         legal = np.take_along_axis(self.avail, act[..., None], -1)[..., 0]
@@ -81,18 +82,37 @@ class MaskedEnv:
 
     def _restart(self, where: np.ndarray) -> None:
         """Begin the episodes of `where`: write obs and avail there."""
-        for row, copy in np.argwhere(where):
+
+        def start(row: int, copy: int) -> None:
             self.obs[row, :, copy], self.avail[row, :, copy] = self._start(row, copy)
+
+        self._each(where, start)
 
     def _advance(
         self, act: np.ndarray, where: np.ndarray, rew: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
     ) -> None:
         """Play act (S, N, L) in `where`: write obs, avail and won there, and into the last three, (S, L)."""
-        for row, copy in np.argwhere(where):
+
+        def play(row: int, copy: int) -> None:
             at = row, copy
             seen, avail, *paid = self._play(row, copy, act[row, :, copy])
             self.obs[row, :, copy], self.avail[row, :, copy] = seen, avail
             rew[at], terminated[at], truncated[at], self.won[at] = paid
+
+        self._each(where, play)
+
+    def _each(self, where: np.ndarray, do: Callable[[int, int], None]) -> None:
+        """do(row, copy) in all of `where` (S, L), also after a seed's game has failed. Raises RowsBroken for those."""
+        broken: dict[int, Broken] = {}
+        for row, copy in np.argwhere(where).tolist():
+            if row in broken:
+                continue
+            try:
+                do(row, copy)
+            except (Exception, SystemExit) as error:
+                broken[row] = blame("the environment", error)
+        if broken:
+            raise RowsBroken(broken, len(self.seeds)) from next(iter(broken.values())).__cause__
 
     def rng(self, row: int, copy: int) -> np.random.Generator:
         return self.rngs[row * self.copies + copy]

@@ -13,8 +13,6 @@ own that calls it with the name of a map.
 - Won is infos[agent]["battle_won"], or what the game counts in env.env.win_counted; else it is not known.
 """
 
-import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +21,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 
 from common.errors import UsageError
+from envs.errors import blaming
+from envs.factory import create
 from smac.envs.base import MaskedEnv
 
 
@@ -34,9 +34,10 @@ class ParallelGames(MaskedEnv):
     def __init__(self, name: str, seeds: Sequence[int], copies: int, max_ep_len: int):
         self.games = [[_create(name) for _ in range(copies)] for _ in seeds]
         game = self.games[0][0]
-        self.agents = list(game.possible_agents)
-        acts = [_discrete(name, game.action_space(agent), agent) for agent in self.agents]
-        seen = [_width(name, game.observation_space(agent), agent) for agent in self.agents]
+        with blaming(f"--env {name!r}: asking for its agents and spaces"):
+            self.agents = list(game.possible_agents)
+            acts = [_discrete(name, game.action_space(agent), agent) for agent in self.agents]
+            seen = [_width(name, game.observation_space(agent), agent) for agent in self.agents]
         self.begun = np.zeros((len(seeds), copies), np.int64)  # the seed that each game's episode started with
         self.played = np.zeros((len(seeds), copies, max_ep_len, len(self.agents)), np.uint8)
         columns, numbers = np.arange(max(acts) + 1), np.arange(max(seen))
@@ -96,14 +97,19 @@ class ParallelGames(MaskedEnv):
     def _load(self, row: int, copy: int, state: dict[str, Any]) -> None:
         self.begun[row, copy], played = state["begun"], state["played"]
         self.played[row, copy, : len(played)] = played
-        obs, _ = self._again(row, copy)
-        for act in played:
-            obs, *_ = self._move(row, copy, act)
-        rounded = obs.astype(np.float16).astype(np.float32)
-        if not np.array_equal(rounded, self.obs[row, :, copy], equal_nan=True):
-            where = f"{self.name}: does not repeat itself from the same seed and actions"
-            print(f"{where}, so the resumed run starts a new episode instead", file=sys.stderr)
-            self.reset(np.arange(self.t.size).reshape(self.t.shape) == row * self.copies + copy)
+        again = np.zeros_like(self.obs[row, :, copy])
+
+        def replay(row: int, copy: int) -> None:
+            again[:], _ = self._again(row, copy)
+            for act in played:
+                again[:], *_ = self._move(row, copy, act)
+
+        where = np.arange(self.t.size).reshape(self.t.shape) == row * self.copies + copy
+        self._each(where, replay)
+        if not np.array_equal(again.astype(np.float16).astype(np.float32), self.obs[row, :, copy], equal_nan=True):
+            text = f"{self.name}: does not repeat itself from the same seed and actions"
+            print(f"{text}, so the resumed run starts a new episode instead", file=sys.stderr)
+            self.reset(where)
 
     def table(self) -> str:
         lines = ["agent  sees and may do"]
@@ -123,15 +129,7 @@ class ParallelGames(MaskedEnv):
 
 
 def _create(name: str) -> Any:
-    """The game that `package.module:factory` makes, from a module on the path or in the working folder."""
-    module, _, factory = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # where a script lies elsewhere, Python looks beside that only
-    try:
-        make = getattr(importlib.import_module(module), factory)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise UsageError(f"--env {name!r}: {error}; must be package.module:factory") from error
-    game = make()
+    game = create(name)
     missing = [part for part in ("possible_agents", "action_space", "observation_space") if not hasattr(game, part)]
     if missing:
         raise UsageError(f"--env {name!r}: returns a {type(game).__name__}, not a ParallelEnv: no {missing[0]}")

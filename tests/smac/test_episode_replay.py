@@ -1,11 +1,14 @@
 """The replay of episodes: what comes out is what was played, whole, and little memory is taken."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from helpers.recurrent import played
 
 from bench import recurrent_naive as naive
+from common import limits
 from common.errors import UsageError
 from smac import envs, iql
 from smac.common.replay import EpisodeReplay
@@ -110,3 +113,23 @@ def test_the_memory_for_5000_episodes_of_8m_is_less_than_half_of_float32():
 def test_a_replay_without_room_for_an_episode_is_refused():
     with pytest.raises(UsageError, match="--replay_steps 5: has no room for 1 episodes of 6 steps"):
         EpisodeReplay(Count((3,)), 10, 5)
+
+
+@pytest.mark.parametrize("size, steps", [(10**15, 50), (5, 10**15)])
+def test_a_replay_that_no_address_space_holds_is_refused_with_its_flags(size, steps):
+    with pytest.raises(UsageError, match=f"--replay_steps {steps}, --replay_size {size}: more than this machine has"):
+        EpisodeReplay(Count((3,)), size, steps)
+
+
+def test_the_memory_of_episodes_is_counted_by_their_steps():
+    long: dict[str, Any] = {"epochs": 10**9, "steps_per_epoch": 10**6}
+    limits.check(iql.Config(replay_steps=1000, replay_size=1000, **long), 1)
+    with pytest.raises(UsageError, match=f"--replay_steps {10**14}: some .* GiB of memory for 1 seed"):
+        limits.check(iql.Config(replay_steps=10**14, **long), 1)
+    with pytest.raises(UsageError, match=f"--replay_size {10**14}: some .* GiB of memory for 1 seed"):
+        limits.check(iql.Config(replay_size=10**14, **long), 1)
+    env = Count((3,), copies=2)  # two agents, an observation of one number, three actions
+    needed = dict(limits._needs(iql.Config(replay_steps=500, replay_size=30), env.n_agents, env.n_obs, env.n_act))
+    replay = EpisodeReplay(env, 30, 500)
+    assert needed["--replay_steps 500"] == replay.rows.nbytes
+    assert needed["--replay_size 30"] == replay.finals.nbytes + replay.table.nbytes

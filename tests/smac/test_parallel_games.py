@@ -1,16 +1,19 @@
 """PettingZoo ParallelEnvs with masks and deaths as tasks: of real SMAC's shape, and of today's."""
 
 import importlib
+import re
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
-from helpers.recurrent import LEARNERS, command, played
+from helpers import ROOT, battles
+from helpers.recurrent import LEARNERS, assert_same, command, left, played, rows_of
 
 from common.errors import UsageError
+from envs.errors import Broken
+from envs.errors import UsageError as EnvsUsageError
 from smac import envs
 
 STOP, BACK, ON, ATTACK, NOTHING = range(5)
@@ -141,7 +144,7 @@ def test_the_replay_holds_what_the_dead_saw_and_did():
     ],
 )
 def test_what_is_no_such_game_is_refused_in_one_line(name, text):
-    with pytest.raises(UsageError, match=text):
+    with pytest.raises((UsageError, EnvsUsageError), match=text):
         envs.make(name, [0], 1, 10).reset()
 
 
@@ -153,9 +156,93 @@ def test_a_dict_of_observations_leaves_the_mask_in_infos():
     assert one("helpers.battles:split").avail[0, 0, 0].tolist() == [True, True, True, False, False]
 
 
-def test_what_a_factory_raises_is_its_own_defect():
-    with pytest.raises(AttributeError, match="of its own"):
+def test_what_a_factory_raises_is_told_in_one_line_and_keeps_its_traceback():
+    with pytest.raises(Broken, match=r"broken\(\) raised AttributeError: a mistake of its own") as error:
         one("helpers.battles:broken")
+    assert isinstance(error.value.__cause__, AttributeError)
+
+
+class Fragile(battles.Today):
+    """`trouble(game, when)` is called where it is reset and stepped."""
+
+    trouble: Any = staticmethod(lambda game, when: None)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.episodes = 0
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.episodes += 1
+        Fragile.trouble(self, "reset")
+        return super().reset(seed)
+
+    def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict, dict]:
+        Fragile.trouble(self, "step")
+        return super().step(actions)
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[Fragile]:
+    """Every game that helpers.battles:fragile has made: first those that train, then those of the tests."""
+    made: list[Fragile] = []
+
+    def fragile() -> Fragile:
+        made.append(Fragile())
+        return made[-1]
+
+    monkeypatch.setattr(battles, "fragile", fragile, raising=False)
+    return made
+
+
+FRAGILE = {"env": "helpers.battles:fragile", "num_runs": 2, "max_ep_len": 12, "test_ep_len": 12}
+
+
+@pytest.mark.parametrize("when", ["reset", "step", "test"])
+def test_a_game_that_raises_ends_its_own_seed(made, monkeypatch, data_dir, capsys, when):
+    assert command(LEARNERS[0][0], data_dir / "whole", **FRAGILE) == 0
+    made.clear()
+
+    def trouble(game: Fragile, now: str) -> None:
+        at = made.index(game)
+        training = at == 1 and game.episodes == 3 and when == now and (now == "reset" or game.time == 2)
+        if training or (when == "test" and at == 6 and now == "step"):  # the second of the second seed's tests
+            raise ZeroDivisionError("no way")
+
+    monkeypatch.setattr(Fragile, "trouble", staticmethod(trouble))
+    capsys.readouterr()
+    assert command(LEARNERS[0][0], data_dir, **FRAGILE) == 1
+    err = capsys.readouterr().err
+    assert re.match(r"\[s1\] failed: step \d+: the environment raised ZeroDivisionError: no way", err), err
+    assert len(re.findall(r"\n  File \S+test_parallel_games.py", err)) == err.count("\n  File")  # the author's alone
+    assert_same(left(data_dir / "x" / "x_s0"), left(data_dir / "whole" / "x" / "x_s0"))
+
+    monkeypatch.setattr(Fragile, "trouble", staticmethod(lambda game, now: None))
+    assert command(LEARNERS[0][0], data_dir, **FRAGILE) == 0
+    assert_same(left(data_dir / "x" / "x_s1"), left(data_dir / "whole" / "x" / "x_s1"))
+
+
+def test_a_game_that_raises_where_its_episode_is_played_again_ends_its_own_seed(made, monkeypatch, data_dir, capsys):
+    assert command(LEARNERS[0][0], data_dir, **{**FRAGILE, "epochs": 1}) == 0
+    made.clear()
+
+    def trouble(game: Fragile, now: str) -> None:
+        if game is made[1] and game.episodes == 2:  # the first reset is the program's own
+            raise ZeroDivisionError("no way")
+
+    monkeypatch.setattr(Fragile, "trouble", staticmethod(trouble))
+    assert command(LEARNERS[0][0], data_dir, **FRAGILE) == 1
+    assert "[s1] failed: before step 61: the environment raised ZeroDivisionError" in capsys.readouterr().err
+    assert [rows_of(data_dir / "x" / f"x_s{seed}")[-1]["TotalEnvInteracts"] for seed in range(2)] == [120, 60]
+
+
+def test_a_mistake_of_the_users_stays_one(made, monkeypatch, data_dir, capsys):
+    def trouble(game: Fragile, now: str) -> None:
+        if game is made[1] and game.episodes == 3:
+            game.legal = lambda agent: np.zeros(4, np.int8)  # pyright: ignore
+
+    monkeypatch.setattr(Fragile, "trouble", staticmethod(trouble))
+    assert command(LEARNERS[0][0], data_dir, **FRAGILE) == 2
+    assert "alive and its action_mask allows nothing" in capsys.readouterr().err
 
 
 def test_a_module_in_the_working_folder_is_found(tmp_path, monkeypatch):
