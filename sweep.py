@@ -3,13 +3,15 @@
     python sweep.py i2q_ddpg.py --env DifferentialGame-3 --lam 0.01 0.05 0.1 --num_runs 2 --jobs 2
 
 trains every combination, an experiment each, named after what varies: i2q_ddpg_DifferentialGame-3_lam0.05. Stop it at
-any time and rerun the same command to resume: finished runs are not trained again. What an experiment prints goes to
-sweep.log in its folder. At the end plot.py draws all experiments, and prints a table of their final returns.
+any time and rerun the same command to resume: finished runs are not trained again. Nothing is trained where a value of
+any combination is wrong. What an experiment prints goes to sweep.log in its folder. At the end plot.py draws all
+experiments, and prints a table of their final returns.
 Exit status: 0 all trained, 1 an experiment failed, 2 a mistake in the flags, 130 stopped and saved.
 """
 
 import argparse
 import itertools
+import json
 import os
 import re
 import shlex
@@ -38,29 +40,29 @@ class Experiment(NamedTuple):
 
 def read_flags(words: list[str]) -> dict[str, list[str]]:
     """The values of each of the algorithm's flags, by its name; none for a flag that takes none."""
-    flags: dict[str, list[str]] = {}
+    given: dict[str, list[str]] = {}
     for word in words:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
-            if name in flags:
+            if name in given:
                 raise UsageError(f"--{name}: given twice; give all of its values after one")
-            flags[name] = [value] if equals else []
-        elif not flags:
+            given[name] = [value] if equals else []
+        elif not given:
             raise UsageError(f"{word!r}: not a flag; flags are given as --lam 0.01 0.05")
         else:
-            flags[next(reversed(flags))].append(word)
-    return flags
+            given[next(reversed(given))].append(word)
+    return given
 
 
-def grid(args: argparse.Namespace, flags: dict[str, list[str]]) -> list[Experiment]:
+def grid(args: argparse.Namespace, given: dict[str, list[str]]) -> list[Experiment]:
     """One experiment for each combination of values, in the order of the command line."""
-    varied = [name for name, values in flags.items() if len(values) > 1]
+    varied = [name for name, values in given.items() if len(values) > 1]
     shared = ["--seed", str(args.seed), "--num_runs", str(args.num_runs), "--data_dir", str(args.data_dir)]
-    if args.jobs > 1 and "threads" not in flags:
+    if args.jobs > 1 and "threads" not in given:
         shared += ["--threads", str(max(1, (os.cpu_count() or 1) // args.jobs))]
     found: dict[str, Experiment] = {}
-    for values in itertools.product(*(values or [""] for values in flags.values())):
-        chosen = dict(zip(flags, values))
+    for values in itertools.product(*(values or [""] for values in given.values())):
+        chosen = dict(zip(given, values))
         base = args.exp_name or f"{args.script.stem}_{re.sub(r'[^A-Za-z0-9-]+', '-', chosen['env'])}"
         named = [name for name in varied if args.exp_name or name != "env"]
         name = "_".join([base, *(flag + re.sub(r"[^A-Za-z0-9.+-]+", "-", chosen[flag]) for flag in named)])
@@ -70,6 +72,20 @@ def grid(args: argparse.Namespace, flags: dict[str, list[str]]) -> list[Experime
         words = [word for flag, value in chosen.items() for word in (f"--{flag}", value) if word]
         found[name] = Experiment(name, label, [str(args.script), *words, *shared, "--exp_name", name])
     return list(found.values())
+
+
+def check(script: Path, experiments: list[Experiment]) -> None:
+    """Raise UsageError, before anything is trained, where the algorithm refuses the flags of an experiment."""
+    commands = {experiment.name: experiment.command[1:] for experiment in experiments}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "common.dry_run", str(script)]  # a program of its own, as it needs torch
+    done = subprocess.run(
+        command, input=json.dumps(commands), env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE,
+        stdout=DEVNULL, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == 2:
+        reason = done.stderr.strip().removesuffix("; --help explains the flags")  # which is said at the end anyway
+        raise UsageError(f"{reason}; nothing was trained")
 
 
 class Pool:
@@ -139,8 +155,10 @@ def arguments(argv: list[str]) -> tuple[argparse.Namespace, list[Experiment]]:
             raise UsageError(f"{args.script}: no such file; name an algorithm's, as i2q_ddpg.py")
         if any(os.environ.get(size, "1") != "1" for size, _ in LAUNCHERS):
             raise UsageError("started by an MPI launcher; start it alone: --jobs trains experiments side by side")
+        experiments = grid(args, {"env": args.env, **read_flags(words)})
+        check(args.script, experiments)
         args.data_dir.mkdir(parents=True, exist_ok=True)
-        return args, grid(args, {"env": args.env, **read_flags(words)})
+        return args, experiments
     except UsageError as error:
         parser.error(str(error))
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -48,7 +49,8 @@ def test_names_and_labels_follow_from_what_varies(data_dir):
     assert "--lam 0.1 --hid 8 --seed 0 --num_runs 1" in " ".join(grid[1].command)
 
 
-def test_every_combination_is_an_experiment_of_its_own(data_dir):
+def test_every_combination_is_an_experiment_of_its_own(data_dir, monkeypatch):
+    monkeypatch.setattr(sweep, "check", lambda *args: None)  # a negative lambda is refused
     words = ["--env", "2|4HalfCheetah", "2x4Ant", "--lam", "0", "-1e-3", "--rule=1", "--tensorboard", "--forward"]
     grid = experiments(*words, "bounded", "residual", "--data_dir", str(data_dir))
     assert len({experiment.name for experiment in grid}) == 8
@@ -116,19 +118,46 @@ def test_a_grid_is_trained_and_drawn_and_the_same_command_resumes_it(data_dir):
     assert steps(data_dir / name / f"{name}_s1") == ["60", "120"]
 
 
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--gamma", "0.9", "2"], "iddpg_DifferentialGame-1_gamma2: .*must be within 0 .. 1; nothing was trained; .*"),
+        (["--gamma", "0.9", "0,95"], "iddpg_DifferentialGame-1_gamma0-95: --gamma '0,95': must be a number; .*"),
+        (["--lamda", "0.9", "0.95"], "iddpg_DifferentialGame-1_lamda0.9: .*--lamda.*"),
+        (["--env", "DifferentialGame-1", "NoGame-3"], "iddpg_NoGame-3: --env 'NoGame-3': .*"),
+    ],
+)
+def test_a_value_that_the_algorithm_refuses_is_told_before_anything_is_trained(data_dir, words, message):
+    words = words if "--env" in words else ["--env", "DifferentialGame-1", *words]
+    done = run(data_dir / "new", *words)
+    assert (done.returncode, done.stdout, (data_dir / "new").exists()) == (2, "", False)
+    assert re.fullmatch(rf"sweep.py: {message}\n", done.stderr), done.stderr
+
+
+def test_an_algorithm_that_cannot_be_imported_tells_so_by_its_runs(data_dir, tmp_path, capsys):
+    script = tmp_path / "mine.py"
+    script.write_text("import no_such_library\n")
+    assert sweep.main([str(script), "--env", "DifferentialGame-1", "--data_dir", str(data_dir)]) == 1
+    assert "No module named 'no_such_library'" in capsys.readouterr().err
+
+
 def test_a_failure_tells_where_to_look_and_leaves_the_others_alone(data_dir):
-    done = run(data_dir, "--env", "DifferentialGame-1", "--gamma", "2", "0.9")
+    bad, good = (data_dir / f"iddpg_DifferentialGame-1_gamma{gamma}" for gamma in ("0.95", "0.9"))
+    bad.mkdir(parents=True)
+    (bad / f"{bad.name}_s0").touch()
+    done = run(data_dir, "--env", "DifferentialGame-1", "--gamma", "0.95", "0.9")
     assert done.returncode == 1
-    bad, good = (data_dir / f"iddpg_DifferentialGame-1_gamma{gamma}" for gamma in ("2", "0.9"))
-    line = f"FAILED  {bad.name}, status 2: iddpg.py: --gamma 2.0: must be within 0 .. 1"
-    assert line in done.stderr and f"({bad / 'sweep.log'})" in done.stderr
+    assert f"FAILED  {bad.name}, status " in done.stderr and f"({bad / 'sweep.log'})" in done.stderr
     assert f"done    {good.name}" in done.stdout
     assert steps(good / f"{good.name}_s0") == ["60"]
     assert "plot.py: " not in done.stderr  # what has no row is not asked for
 
 
 def test_where_all_fail_nothing_is_drawn(data_dir):
-    done = run(data_dir, "--env", "DifferentialGame-1", "--gamma", "2")
+    blocked = data_dir / "iddpg_DifferentialGame-1" / "iddpg_DifferentialGame-1_s0"
+    blocked.parent.mkdir(parents=True)
+    blocked.touch()
+    done = run(data_dir, "--env", "DifferentialGame-1")
     assert (done.returncode, done.stderr.count("\n"), done.stdout) == (
         1, 1, "1 experiment of 1 seed, 1 at a time\nstart   iddpg_DifferentialGame-1\n",
     )  # fmt: skip
