@@ -108,22 +108,22 @@ def game(data: Data) -> str:
     rows = rows_of(lines, "IDDPG", lambda own: f"{(own > ESCAPED).sum()} of {len(own)}")
     marks = ", ".join(f"{name} {value:g}" for name, value in MARKS[GAME].items())
     header = ["", "seeds", "steps", "final score", f"seeds above {ESCAPED:g}", *against("IDDPG")]
-    told = [markdown(header, rows), f"A test episode returns: {marks}.", escapes(lines), _beside(data, lines)]
+    told = [markdown(header, rows), f"A test episode returns: {marks}.", escapes(lines), _beside(data)]
     return "\n\n".join(filter(None, told))
 
 
-def _beside(data: Data, lines: dict[str, Line]) -> str:
-    """The seeds of I2Q that docs/trap.md stopped early: of the same settings, but no part of the table."""
-    counted = {run.seed for run in lines[ON_LAM_1].runs} if ON_LAM_1 in lines else set()
-    runs = [run for run in data.runs.find(TRAP) if run.seed not in counted]
+def _beside(data: Data) -> str:
+    """The runs of I2Q that docs/trap.md stopped early: of the same settings, but no part of the table.
+
+    Their rounding errors are others, so they are runs of their own, also where the table has their seeds.
+    """
+    runs = data.runs.find(TRAP)
     if not runs:
         return ""
     (line,) = arrange([Experiment(TRAP, GAME, runs)])[0].lines
     out, end = int((scores(line) > ESCAPED).sum()), f"{line.x[-1]:,.0f}"
-    few = f"{len(runs)} more seed{'s' * (len(runs) > 1)}"
-    return (
-        f"Not counted: {few} of {ON_LAM_1}, stopped at step {end} ([{TRAP}](trap.md)); {out} of them escaped by then."
-    )
+    older = f"{len(runs)} older run{'s' * (len(runs) > 1)} of {ON_LAM_1}"
+    return f"Not counted: {older}, stopped at step {end} ([{TRAP}](trap.md)); {out} of them escaped by then."
 
 
 def escapes(lines: dict[str, Line]) -> str:
