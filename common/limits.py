@@ -57,9 +57,9 @@ def check_networks(hidden: Sequence[int], made: int, more: int, device: torch.de
 
 def _needs(config: Any, N: int, O: int, A: int) -> Iterator[tuple[str, int]]:
     """Bytes of a seed, by the flags that ask for them; what a Config does not have takes none."""
-    hid, l, batch, updates, size, rollout = (
+    hid, l, batch, updates, size, steps, rollout = (
         value if isinstance(value := getattr(config, name, 0), int) else 0
-        for name in ("hid", "l", "batch_size", "updates", "replay_size", "rollout")
+        for name in ("hid", "l", "batch_size", "updates", "replay_size", "replay_steps", "rollout")
     )
     row = 4 * (2 * O + A + 2)
     parameters = hid * (O + 2) + max(0, l - 1) * hid * (hid + 1)
@@ -69,11 +69,12 @@ def _needs(config: Any, N: int, O: int, A: int) -> Iterator[tuple[str, int]]:
     yield f"--batch_size {batch} --hid {hid} --l {l}", N * batch * 4 * PASSES * hid * l
     yield f"--rollout {rollout} --hid {hid} --l {l}", N * rollout * (3 * row + 4 * PASSES * hid * l)
     made = config.epochs * config.steps_per_epoch  # more is never filled
-    if steps := getattr(config, "replay_steps", 0):  # of whole episodes: float16, an observation once, legal actions
-        yield f"--replay_steps {min(steps, made)}", N * min(steps, made) * (2 * O + A + 6)
-        yield f"--replay_size {min(size, made)}", min(size, made) * (N * (2 * O + A) + 24)  # last steps, and a table
+    size, steps = min(size, made), min(steps, made)
+    if steps:  # of whole episodes: float16, an observation once, legal actions; of each its last one, and a table's row
+        yield f"--replay_steps {steps}", N * steps * (2 * O + A + 6)
+        yield f"--replay_size {size}", size * (N * (2 * O + A) + 24)
     else:
-        yield f"--replay_size {min(size, made)}", N * min(size, made) * row
+        yield f"--replay_size {size}", N * size * row
     yield f"--num_test_episodes {config.num_test_episodes}", config.num_test_episodes * (ROW + 4 * N * O)
 
 

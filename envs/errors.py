@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -51,6 +51,18 @@ def blame(what: str, error: BaseException) -> Broken:
     if not last.filename.startswith(IMPORT):  # as of a syntax error, which is no call's
         broken.__cause__ = error
     return broken
+
+
+def each_row(rows: Iterable[int], do: Callable[[int], None], n_rows: int) -> None:
+    """do(row) in all of these of n_rows rows, also after one of them has failed. Raises RowsBroken where some have."""
+    broken = {}
+    for row in rows:
+        try:
+            do(row)
+        except (Exception, SystemExit) as error:
+            broken[row] = blame("the environment", error)
+    if broken:
+        raise RowsBroken(broken, n_rows) from next(iter(broken.values())).__cause__
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.errors import RowsBroken, UsageError, blame
+from envs.errors import UsageError, each_row
 
 
 class VectorEnv:
@@ -118,14 +118,7 @@ class VectorEnv:
 
     def _each(self, rows: np.ndarray, do: Callable[[int], None]) -> None:
         """do(row) in all of these rows, also after one of them has failed. Raises RowsBroken where some have."""
-        broken = {}
-        for row in rows.tolist():  # numpy's integers index lists slowly
-            try:
-                do(row)
-            except (Exception, SystemExit) as error:
-                broken[row] = blame("the environment", error)
-        if broken:
-            raise RowsBroken(broken, len(self.seeds)) from next(iter(broken.values())).__cause__
+        each_row(rows.tolist(), do, len(self.seeds))  # numpy's integers index lists slowly
 
     def _restart(self, rows: np.ndarray) -> None:
         """Start an episode in these rows; write self.obs[rows]."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from common.errors import UsageError
-from envs.errors import Broken, RowsBroken, blame
+from envs.errors import each_row
 from smac.common.picture import Units
 
 
@@ -103,16 +103,12 @@ class MaskedEnv:
 
     def _each(self, where: np.ndarray, do: Callable[[int, int], None]) -> None:
         """do(row, copy) in all of `where` (S, L), also after a seed's game has failed. Raises RowsBroken for those."""
-        broken: dict[int, Broken] = {}
-        for row, copy in np.argwhere(where).tolist():
-            if row in broken:
-                continue
-            try:
+
+        def do_row(row: int) -> None:
+            for copy in np.flatnonzero(where[row]).tolist():
                 do(row, copy)
-            except (Exception, SystemExit) as error:
-                broken[row] = blame("the environment", error)
-        if broken:
-            raise RowsBroken(broken, len(self.seeds)) from next(iter(broken.values())).__cause__
+
+        each_row(range(len(where)), do_row, len(self.seeds))
 
     def rng(self, row: int, copy: int) -> np.random.Generator:
         return self.rngs[row * self.copies + copy]
