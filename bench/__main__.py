@@ -30,14 +30,13 @@ import torch
 
 import i2q_ddpg
 import iddpg
-from bench.clock import Clock, Peaks
+from bench.clock import Clock, Peaks, compiled
 from bench.environments import env_rows
 from bench.flops import N_ACT, N_OBS
 from bench.ranks import BLOCKS, CORES, rank_rows
 from bench.report import device_name, differs, table
 from bench.training import train_row
 from bench.updates import CASES, SIZES, update_rows
-from common.fast import kernels
 from common.parser import Parser, number
 
 ALONE = [*CASES, "env", "train"]  # measured by default, on one core
@@ -48,13 +47,7 @@ TRAINED = i2q_ddpg, iddpg
 def measure(args: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything asked for, as it goes into --json."""
     torch.set_num_threads(1)
-    args.kernels = None
-    if args.device == "cpu":
-        try:
-            args.kernels = kernels.load()
-            args.kernels.threads(1)
-        except RuntimeError as error:
-            say(f"bench: not compiled: {error}")
+    args.kernels = compiled(say) if args.device == "cpu" else None
     clock, peaks = Clock(args.device, args.rounds, args.seconds), Peaks(args)
     report: dict[str, Any] = {
         "machine": {"device": device_name(args.device), "torch": torch.__version__, "threads": 1},

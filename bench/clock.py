@@ -11,11 +11,22 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from common.fast import packing
+from common.fast import kernels, packing
 from common.nets import MLP
 
 Work = Callable[[int], None]  # does what is measured so many times
 Key = TypeVar("Key")
+
+
+def compiled(say: Callable[[str], None], threads: int = 1) -> kernels.Kernels | None:
+    """The kernels, which a run has where there is a compiler; `say` hears why there are none."""
+    try:
+        found = kernels.load()
+    except RuntimeError as error:
+        say(f"bench: not compiled: {error}")
+        return None
+    found.threads(threads)
+    return found
 
 
 class Clock:

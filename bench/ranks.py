@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.clock import spread
+from bench.clock import compiled, spread
 from bench.training import marked
-from common.fast import kernels
 from common.ranks import Ranks, own_cores
 
 CORES = len(own_cores())
@@ -61,12 +60,8 @@ def main(name: str, settings: str, folder: str) -> None:
     """One rank: train a seed, and leave when each update ended, those of the first block aside."""
     ranks = Ranks.detect()
     torch.set_num_threads(1)
-    args = argparse.Namespace(device="cpu", kernels=None, **json.loads(settings))
-    try:
-        args.kernels = kernels.load()
-        args.kernels.threads(ranks.threads)
-    except RuntimeError:  # without a compiler it is slower, and just as comparable
-        pass
+    args = argparse.Namespace(device="cpu", **json.loads(settings))
+    args.kernels = compiled(lambda _: None, ranks.threads)  # without a compiler slower, and just as comparable
     module = importlib.import_module(name)
     marks = marked(module, args, ranks, {"num_test_episodes": 1, "test_ep_len": 1})
     ended = marks.ended[module.defaults("2x3HalfCheetah", "own")["updates"] :]

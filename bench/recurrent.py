@@ -12,6 +12,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from bench import recurrent_naive as naive
-from common.fast import kernels
+from bench.clock import compiled
 from smac import d3g_discrete, envs, i2q_drqn, iql
 from smac.common.play import Memory
 from smac.common.replay import EpisodeReplay
@@ -66,17 +67,6 @@ def filled(env: envs.MaskedEnv, episodes: int) -> EpisodeReplay:
     return replay
 
 
-def engine() -> kernels.Kernels | None:
-    """The compiled kernels, which a run has where there is a compiler."""
-    try:
-        found = kernels.load()
-    except RuntimeError as error:
-        print(f"not compiled: {error}", file=sys.stderr)
-        return None
-    found.threads(1)
-    return found
-
-
 def in_turns(calls: Sequence[Callable[[], Any]], times: int) -> list[float]:
     """The least processor seconds of each call, taken in turns: a busy machine slows all of them alike, if any."""
     best = [np.inf] * len(calls)
@@ -90,7 +80,7 @@ def in_turns(calls: Sequence[Callable[[], Any]], times: int) -> list[float]:
 
 def updates(times: int, n_agents: int = 5, longest: int = 30) -> dict[str, tuple[float, float]]:
     """Seconds of one update, ours and naive, by learner."""
-    env, found = Noise(n_agents, 80, 11, longest), engine()
+    env, found = Noise(n_agents, 80, 11, longest), compiled(partial(print, file=sys.stderr))
     replay, times_of = filled(env, 200), {}
     for name, (module, kind, flags) in LEARNERS.items():
         cfg = module.Config(**flags)
