@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from paper.figures import CHEETAH, D3G, DISCRETE_D3G, DRQN, GAME, I2Q, IDDPG, IQL, MBPO, REFERENCES, SMAX
 
 ROBOTS = ("2x3Walker", "2x4Ant", "3x1Hopper", "2-4HalfCheetah")
+MANY = ("8x1Ant", "6x1Walker")  # agents
 RELEASED = "i2q_expectile --form released"
 
 
@@ -36,7 +37,7 @@ LAB = (
     Part(1, ("2x3Walker", "2x4Ant", "3x1Hopper"), (f"{I2Q} --rule released",), 3, 20),  # robots that fall
     Part(1, ("2-4HalfCheetah",), ("ippo",), 3, 20),
     Part(1, ("StochasticDifferentialGame-3",), (I2Q, IDDPG, D3G, MBPO), 4, 55),
-    Part(1, ("8x1Ant", "6x1Walker"), (f"{I2Q} --obs full", f"{IDDPG} --obs full"), 3, 10),
+    Part(1, MANY, (f"{I2Q} --obs full", f"{IDDPG} --obs full"), 3, 10),
     Part(1, (GAME,), (f"{I2Q} --lam 3", f"{I2Q} --lam 4", f"{I2Q} --lam 10"), 3, 55),
     Part(1, (CHEETAH,), tuple(REFERENCES.values()), 4, 20),
     Part(1, (GAME,), tuple(REFERENCES.values()), 4, 55),
@@ -44,6 +45,7 @@ LAB = (
     Part(2, ("smax:2s3z",), (IQL, DRQN, f"{DRQN} --form no_f", DISCRETE_D3G), 3, 30, SMAX),
     Part(2, ("smax:8m",), (IQL, DRQN), 3, 50, SMAX),
     Part(2, (CHEETAH,), (f"{I2Q} --rule 2",), 4, 20),
+    Part(2, MANY, (f"{RELEASED} --obs full",), 3, 10),
     Part(2, (CHEETAH,), (I2Q, IDDPG), 5, 50),
     Part(2, (CHEETAH,), (f"{I2Q} --lam 0.005", f"{I2Q} --lam 0.02", f"{I2Q} --lam 0.05"), 3, 20),
     Part(2, ("3x2Walker",), (I2Q, IDDPG, D3G), 3, 20),
