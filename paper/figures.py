@@ -16,6 +16,9 @@ WHOLE = " + whole state"  # what a line's label ends with where others in its pa
 SHARED = " + shared batches"  # where others in its panel draw a batch for each agent
 I2Q, IDDPG, D3G, MBPO = "i2q_ddpg", "iddpg", "d3g", "mbpo_baseline"  # the last is I2Q with lambda = 0
 DRQN, IQL, DISCRETE_D3G = "smac.i2q_drqn", "smac.iql", "smac.d3g_discrete"
+MANY = ("6x1Walker", "8x1Ant")
+FALLING = ("2x3Walker", "3x2Walker", "2x4Ant", "3x1Hopper", *MANY)  # robots whose episode ends by a fall
+STANDING = 1000.0  # what these are paid for an episode without a fall or a move: 1 a step
 MAPS = ("smax:8m", "smax:3s_vs_4z", "smax:2s3z", "smax:5m_vs_6m", "smax:3m")  # the paper's four, and an easy one
 SMAX = "--n_envs 8 --update_every 4"  # a quarter of PyMARL's updates, which take most of the time
 
@@ -190,7 +193,7 @@ FIGURES = {
         Figure(
             "14",
             "Multi-Agent MuJoCo, full observation",
-            ("6x1Walker", "8x1Ant"),
+            MANY,
             {
                 "I2Q": f"{I2Q} --obs full",
                 "IDDPG": f"{IDDPG} --obs full",
@@ -289,6 +292,7 @@ MARKS = {  # returns to compare with: docs/environments.md, and the games' pay-o
     "StochasticDifferentialGame-3": {"to the centre": 81.0},
     "qplex-game": {"optimum": 8.0},
     "qtran-game": {"optimum": 8.0},
+    **{task: {"standing still": STANDING} for task in FALLING},
     **{task: {"SMAX's script against itself": won} for task, won in SCRIPT.items()},  # games won: docs/smac.md
 }
 Y_LABELS = {  # what the games' columns are

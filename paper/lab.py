@@ -6,10 +6,9 @@ second adds seeds, steps and settings. A row counts all seeds from 0 on: those t
 
 from dataclasses import dataclass
 
-from paper.figures import CHEETAH, D3G, DISCRETE_D3G, DRQN, GAME, I2Q, IDDPG, IQL, MBPO, REFERENCES, SMAX
+from paper.figures import CHEETAH, D3G, DISCRETE_D3G, DRQN, GAME, I2Q, IDDPG, IQL, MANY, MBPO, REFERENCES, SMAX
 
 ROBOTS = ("2x3Walker", "2x4Ant", "3x1Hopper", "2-4HalfCheetah")
-MANY = ("8x1Ant", "6x1Walker")  # agents
 RELEASED = "i2q_expectile --form released"
 
 

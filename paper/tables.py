@@ -13,6 +13,7 @@ from paper.data import Data
 from paper.figures import (
     CHEETAH,
     D3G,
+    FALLING,
     FIGURES,
     GAME,
     I2Q,
@@ -23,6 +24,7 @@ from paper.figures import (
     PAPER_TABLE_1,
     REFERENCES,
     ROBOTS,
+    STANDING,
     TITLES,
 )
 from paper.words import cell, number, versus
@@ -160,18 +162,30 @@ def cheetah(data: Data) -> str:
 
 def robots(data: Data) -> str:
     """The other robots, own observations."""
-    rows = []
-    for task in ROBOTS[1:]:
-        rows += [[task, *row] for row in rows_of(data.lines(task, ON_ROBOTS), "IDDPG")]
-    return markdown(["task", "", "seeds", "steps", "final score", *against("IDDPG")], rows) if rows else "Not run yet."
+    return _on_robots(data, ROBOTS[1:], ON_ROBOTS)
 
 
 def full(data: Data) -> str:
     """Figure 14: more agents, the whole state."""
-    rows = []
-    for task in FIGURES["14"].tasks:
-        rows += [[task, *row] for row in rows_of(data.lines(task, FIGURES["14"].lines), "IDDPG")]
-    return markdown(["task", "", "seeds", "steps", "final score", *against("IDDPG")], rows) if rows else "Not run yet."
+    return _on_robots(data, FIGURES["14"].tasks, FIGURES["14"].lines)
+
+
+def _on_robots(data: Data, tasks: Sequence[str], learners: dict[str, str]) -> str:
+    """A row a task and learner, and how many seeds of robots that can fall earn more than one that stands still."""
+    rows, ends = [], []
+    for task in tasks:
+        lines = data.lines(task, learners)
+        rows += [[task, *row] for row in rows_of(lines, "IDDPG")]
+        if task in FALLING:
+            ends += [own for line in lines.values() for own in scores(line)]
+    if not rows:
+        return "Not run yet."
+    text = markdown(["task", "", "seeds", "steps", "final score", *against("IDDPG")], rows)
+    if ends:
+        ahead = sum(own > STANDING for own in ends)
+        text += f"\n\nStanding still returns {STANDING:,.0f} on robots that can fall; "
+        text += f"{ahead} of {len(ends)} seeds end above it."
+    return text
 
 
 def stochastic(data: Data) -> str:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from helpers.runs import GAME, write_experiment, write_game
 
+import envs
 import plot
 from curves.draw import draw
 from curves.lines import Panel
 from curves.style import colour_of, dash_of
-from paper.figures import FIGURES
+from paper.figures import FIGURES, MANY, MARKS, ROBOTS
 from paper.panels import Runs, caption, panels, style
 from paper.results import PICTURES
 
@@ -108,6 +109,14 @@ def test_a_centralised_reference_is_drawn_where_it_was_run_marked_and_never_miss
     (ax,) = draw([panel], tmp_path / "x.png").axes
     assert "#555555" in [line.get_color() for line in ax.lines]
     assert mark not in [line.experiment.label for line in drawn(tmp_path, "12")[0][0].lines]
+
+
+@pytest.mark.parametrize("task", [*ROBOTS, *MANY])
+def test_a_robot_that_can_fall_is_marked_with_what_it_is_paid_for_standing_still(task):
+    robot: Any = envs.make(task, [0])
+    paid = getattr(robot.envs[0], "_healthy_reward", 0) * robot.max_ep_len
+    robot.close()
+    assert MARKS.get(task, {}).get("standing still", 0) == paid
 
 
 def test_shared_batches_are_dashed_in_the_colour_of_their_rule(tmp_path):

@@ -131,6 +131,15 @@ def test_escapes_are_counted_and_their_trend_with_lambda_is_tested(tmp_path):
     assert f"escape falls with lambda, {test}" in escapes(Data(tmp_path).lines(GAME, other))
 
 
+def test_seeds_above_standing_still_are_counted_on_robots_that_can_fall(tmp_path):
+    write_experiment(tmp_path, "iddpg_2-4HalfCheetah", 0, [2000] * 20, algorithm="iddpg", env="2-4HalfCheetah")
+    assert "Standing still" not in BLOCKS["robots"](Data(tmp_path))
+    for seed, final in enumerate([1001, 1000, 999]):
+        write_experiment(tmp_path, "iddpg_2x4Ant", seed, [final] * 20, algorithm="iddpg", env="2x4Ant")
+    told = "Standing still returns 1,000 on robots that can fall; 1 of 3 seeds end above it."
+    assert told in BLOCKS["robots"](Data(tmp_path))
+
+
 def test_the_robots_of_readme_are_those_with_runs_at_equal_steps(tmp_path, monkeypatch):
     config: dict[str, Any] = {"env": CHEETAH}
     for seed in (0, 1):
