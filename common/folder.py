@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +31,20 @@ from common.layout import (
 )
 from common.limits import most_threads
 
+ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = "torch", "numpy", "gymnasium", "mujoco", "jaxmarl", "jax"  # of these, those that have been imported
+
+
+@functools.cache
+def commit() -> str:
+    """The commit of this checkout, "ab4a135", or "ab4a135-dirty" where a file of it was changed; empty without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # ranks start at once, and nobody else's git is to wait for them
+    try:
+        told = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return told.stdout.strip() if told.returncode == 0 else ""
 
 
 class Usage(UsageError):
@@ -47,6 +62,7 @@ class Folder:
         self.made: list[Path] = []  # folders that were not there before, the innermost first
         # what the run began with: other threads or kernels take sums in another order
         self.threads, self.compile = 0, ""
+        self.commits: list[str] = []  # at which it was trained so far
 
     def conflict(self) -> str:
         """Why this run cannot train in its folder, by the folder's name and by what lies there; empty where it can."""
@@ -81,6 +97,8 @@ class Folder:
         if compiled not in ("", "auto", "on", "off"):
             raise UsageError(f"{path}: compile {short(repr(compiled))}: must be 'on' or 'off'; fix it")
         self.threads, self.compile = (0 if self.config["threads"] else threads), compiled
+        commits = old.get("commits")  # which older runs do not have
+        self.commits = [str(name) for name in commits] if isinstance(commits, list) else []
 
     def __enter__(self) -> "Folder":
         """Make it and lock it. Raises Usage where another process has it, or where nothing can be written."""
@@ -128,8 +146,10 @@ class Folder:
 
     def begin(self, progress: str) -> None:
         """Write config.json, and set progress.txt back to what it was at a checkpoint: later rows are made again."""
+        if commit() and commit() not in self.commits[-1:]:
+            self.commits.append(commit())
         versions = {name: importlib.metadata.version(name) for name in VERSIONS if name in sys.modules}
-        began = {"threads": self.threads, "compile": self.compile, "versions": versions}
+        began = {"threads": self.threads, "compile": self.compile, "versions": versions, "commits": self.commits}
         data = json.dumps({**self.config, **began}, indent=1) + "\n"
         write_atomic(self.path / CONFIG, data.encode())
         if progress != self.rows():

@@ -24,7 +24,7 @@ NETWORKS, IDEAL_VALUES, TRAP = "networks", "ideal_values.txt", "trap.txt"
 # Settings in which a run and its continuation, or the seeds of one curve, may differ: how long it is, where it is kept,
 # and what computes the same numbers
 FREE = {"seed", "num_runs", "exp_name", "data_dir", "epochs", "save_freq", "device", "threads", "compile", "record"}
-FREE |= {"keep", "stop_on_divergence", "tensorboard", "wandb", "versions"}
+FREE |= {"keep", "stop_on_divergence", "tensorboard", "wandb", "versions", "commits"}
 
 LATER = {"batches": "apart"}  # flags that older runs do not have, and what these runs did
 

@@ -30,6 +30,7 @@ import i2q_ddpg
 import iddpg
 from common import checkpoint, runs
 from common.checkpoint import Checkpoints
+from common.folder import commit
 from common.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -765,3 +766,36 @@ def test_config_json_holds_every_flag_and_what_made_it(start, tmp_path):
     assert (config["algorithm"], config["seed"], config["rule"], config["uniform_every"]) == ("i2q_ddpg", 3, "2", 4)
     imported = {name for name in ("torch", "numpy", "gymnasium", "mujoco", "jaxmarl", "jax") if name in sys.modules}
     assert set(config["versions"]) == imported >= {"torch", "numpy"}
+
+
+def test_config_json_names_the_commit_of_every_sitting(start, at_step, tmp_path, monkeypatch):
+    def sitting(at: str, status: int) -> list[str]:
+        monkeypatch.setattr("common.folder.commit", lambda: at)
+        assert start(**GAME)[0] == status
+        return json.loads((folder(tmp_path) / "config.json").read_text())["commits"]
+
+    for step, at, commits in ((50, "one", ["one"]), (60, "one", ["one"]), (70, "", ["one"])):
+        at_step(step, lambda: signal.raise_signal(signal.SIGTERM))
+        assert sitting(at, 143) == commits
+    assert sitting("two-dirty", 0) == ["one", "two-dirty"]
+
+
+def test_a_commit_is_dirty_where_a_tracked_file_was_changed_and_empty_without_git(tmp_path, monkeypatch):
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.setattr("common.folder.ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit.__wrapped__() == ""
+    git("init", "-q")
+    (tmp_path / "a.py").write_text("1")
+    git("add", "a.py")
+    git("commit", "-q", "-m", "a")
+    git("tag", "v1")
+    (tmp_path / "untracked.py").write_text("1")
+    assert commit.__wrapped__() == git("rev-parse", "--short=7", "HEAD")
+    (tmp_path / "a.py").write_text("2")
+    assert commit.__wrapped__() == git("rev-parse", "--short=7", "HEAD") + "-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert commit.__wrapped__() == ""
