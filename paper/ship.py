@@ -24,7 +24,7 @@ from common.errors import UsageError
 from common.layout import CONFIG, differences, read_config, read_progress
 from common.parser import Parser
 from paper.runs import ROOT, Row, rows
-from paper.state import locked
+from paper.state import blocks, locked
 
 
 def ship(run: Path, to: Path, unfinished: bool = False) -> str:
@@ -78,7 +78,8 @@ def listed(experiment: str, to: Path) -> Iterator[str]:
         steps = float(read_progress(run)["TotalEnvInteracts"][-1])
         lengths.setdefault(steps, []).append(int(run.name.rpartition("_s")[2]))
     for steps, seeds in sorted(lengths.items()):
-        yield f"| `{experiment}` | {ranges(seeds)} | {steps:,.0f} | `{_command(experiment, seeds, steps)}` |"
+        spans = ", ".join(f"{block[0]}-{block[-1]}" if len(block) > 1 else f"{block[0]}" for block in blocks(seeds))
+        yield f"| `{experiment}` | {spans} | {steps:,.0f} | `{_command(experiment, seeds, steps)}` |"
 
 
 def _command(experiment: str, seeds: Sequence[int], steps: float) -> str:
@@ -91,17 +92,6 @@ def _command(experiment: str, seeds: Sequence[int], steps: float) -> str:
     flags |= {"--seed": f"{min(seeds)}"} if min(seeds) else {}
     flags |= {"--num_runs": f"{len(seeds)}"} if len(seeds) > 1 else {}
     return shlex.join(["python", *row.start, "--env", row.task, *itertools.chain(*flags.items())])
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """[0, 1, 2, 5] -> "0-2, 5"."""
-    blocks: list[list[int]] = []
-    for number in sorted(numbers):
-        if blocks and blocks[-1][-1] == number - 1:
-            blocks[-1].append(number)
-        else:
-            blocks.append([number])
-    return ", ".join(f"{b[0]}-{b[-1]}" if len(b) > 1 else str(b[0]) for b in blocks)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -93,15 +93,8 @@ class State:
 
     def commands(self, launcher: Sequence[str], threads: int) -> list[list[str]]:
         """What trains the seeds that results/ does not have: one command for each block of successive seeds."""
-        wanted = [seed for seed in self.row.members if seed not in self.shipped]
-        blocks: list[list[int]] = []
-        for seed in wanted:
-            if blocks and blocks[-1][-1] == seed - 1:
-                blocks[-1].append(seed)
-            else:
-                blocks.append([seed])
         found = []
-        for block in blocks:
+        for block in blocks([seed for seed in self.row.members if seed not in self.shipped]):
             command = [sys.executable, *self.row.start, "--env", self.row.task, *self.row.flags]
             command += ["--seed", str(block[0]), "--num_runs", str(len(block)), "--data_dir", str(self.folder.parent)]
             if self.row.task not in GAMES:
@@ -119,6 +112,17 @@ class State:
         steps = self.row.steps - max(self.left.values())
         at = f"at {steps / self.row.steps:.0%}" if steps else ""
         return " ".join(filter(None, ["running" if self.running() else "" if at else "left", at]))
+
+
+def blocks(seeds: Sequence[int]) -> list[list[int]]:
+    """[0, 1, 2, 5] -> [[0, 1, 2], [5]]."""
+    found: list[list[int]] = []
+    for seed in sorted(seeds):
+        if found and found[-1][-1] == seed - 1:
+            found[-1].append(seed)
+        else:
+            found.append([seed])
+    return found
 
 
 def locked(path: Path) -> bool:
