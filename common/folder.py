@@ -3,13 +3,9 @@
 import contextlib
 import dataclasses
 import fcntl
-import functools
-import importlib.metadata
 import json
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,21 +26,7 @@ from common.layout import (
     short,
 )
 from common.limits import most_threads
-
-ROOT = Path(__file__).resolve().parent.parent
-VERSIONS = "torch", "numpy", "gymnasium", "mujoco", "jaxmarl", "jax"  # of these, those that have been imported
-
-
-@functools.cache
-def commit() -> str:
-    """The commit of this checkout, "ab4a135", or "ab4a135-dirty" where a file of it was changed; empty without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
-    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # ranks start at once, and nobody else's git is to wait for them
-    try:
-        told = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return told.stdout.strip() if told.returncode == 0 else ""
+from common.provenance import commit, versions
 
 
 class Usage(UsageError):
@@ -148,8 +130,7 @@ class Folder:
         """Write config.json, and set progress.txt back to what it was at a checkpoint: later rows are made again."""
         if commit() and commit() not in self.commits[-1:]:
             self.commits.append(commit())
-        versions = {name: importlib.metadata.version(name) for name in VERSIONS if name in sys.modules}
-        began = {"threads": self.threads, "compile": self.compile, "versions": versions, "commits": self.commits}
+        began = {"threads": self.threads, "compile": self.compile, "versions": versions(), "commits": self.commits}
         data = json.dumps({**self.config, **began}, indent=1) + "\n"
         write_atomic(self.path / CONFIG, data.encode())
         if progress != self.rows():

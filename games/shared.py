@@ -14,6 +14,7 @@ from common.console import say
 from common.errors import UsageError
 from common.flags import parse
 from common.layout import CONFIG, PROGRESS, differences, read_config, refuse_names, refuse_strays, run_folder
+from common.provenance import commit, versions
 
 
 def main(
@@ -65,7 +66,8 @@ class Seed:
         """Make its folder, with its settings. Raises UsageError where that fails."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(self.folder / CONFIG, (json.dumps(self.settings, indent=1) + "\n").encode())
+            made = {"versions": versions(), "commits": [commit()] if commit() else []}
+            write_atomic(self.folder / CONFIG, (json.dumps({**self.settings, **made}, indent=1) + "\n").encode())
         except OSError as error:
             raise UsageError(f"{self.folder}: {error}; give another --exp_name or --data_dir") from None
 

@@ -30,7 +30,7 @@ import i2q_ddpg
 import iddpg
 from common import checkpoint, runs
 from common.checkpoint import Checkpoints
-from common.folder import commit
+from common.provenance import commit
 from common.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -785,7 +785,7 @@ def test_a_commit_is_dirty_where_a_tracked_file_was_changed_and_empty_without_gi
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
         return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
 
-    monkeypatch.setattr("common.folder.ROOT", tmp_path)
+    monkeypatch.setattr("common.provenance.ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert commit.__wrapped__() == ""
     git("init", "-q")

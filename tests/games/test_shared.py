@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common.errors import UsageError
 from common.flags import parse
-from common.layout import PROGRESS
+from common.layout import PROGRESS, read_config
 from games import matrix_games, value_factorization
 from games.matrix_games import Config
 from games.shared import Seed
@@ -32,6 +33,14 @@ def test_a_seed_is_finished_when_its_rows_are_there(data_dir):
     (seed.folder / PROGRESS).write_text("Epoch\n1\n")
     assert seed_of(data_dir, num_runs=9).finished()  # how many seeds a command trains is no setting of a seed
     assert seed.folder == data_dir / "x_iql" / "x_iql_s3"
+
+
+def test_a_seed_names_the_libraries_and_the_commit_that_made_it(data_dir, monkeypatch):
+    for at, commits in (("ab4a135", ["ab4a135"]), ("", [])):
+        monkeypatch.setattr("games.shared.commit", lambda at=at: at)
+        seed_of(data_dir).begin()
+        config = read_config(data_dir / "x_iql" / "x_iql_s3")
+        assert (config["commits"], config["versions"]["numpy"]) == (commits, np.__version__)
 
 
 def test_a_folder_of_other_settings_is_refused(data_dir):
