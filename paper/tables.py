@@ -183,8 +183,8 @@ def _on_robots(data: Data, tasks: Sequence[str], learners: dict[str, str]) -> st
     text = markdown(["task", "", "seeds", "steps", "final score", *against("IDDPG")], rows)
     if ends:
         ahead = sum(own > STANDING for own in ends)
-        text += f"\n\nStanding still returns {STANDING:,.0f} on robots that can fall; "
-        text += f"{ahead} of {len(ends)} seeds end above it."
+        text += f"\n\nStanding still returns {STANDING:,.0f} on robots that can fall. "
+        text += f"Seeds that end above it: {ahead} of {len(ends)}."
     return text
 
 

@@ -136,7 +136,7 @@ def test_seeds_above_standing_still_are_counted_on_robots_that_can_fall(tmp_path
     assert "Standing still" not in BLOCKS["robots"](Data(tmp_path))
     for seed, final in enumerate([1001, 1000, 999]):
         write_experiment(tmp_path, "iddpg_2x4Ant", seed, [final] * 20, algorithm="iddpg", env="2x4Ant")
-    told = "Standing still returns 1,000 on robots that can fall; 1 of 3 seeds end above it."
+    told = "Standing still returns 1,000 on robots that can fall. Seeds that end above it: 1 of 3."
     assert told in BLOCKS["robots"](Data(tmp_path))
 
 
