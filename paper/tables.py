@@ -137,6 +137,18 @@ def escapes(lines: dict[str, Line]) -> str:
     return text + _trend(counts)
 
 
+def leaves(data: Data) -> str:
+    """Of README: in how many seeds I2Q leaves the ring, by lambda."""
+    labels = {f"I2Q, rule 2, lambda {lam}": lam for lam in ("0", "1", "2")}
+    lines = data.lines(GAME, {label: ON_GAME[label] for label in labels})
+    found = [
+        f"{int((scores(line) > ESCAPED).sum())} of {len(line.runs)} seeds with lambda {labels[label]}"
+        + ", the default" * (labels[label] == "1")
+        for label, line in lines.items()
+    ]
+    return f"I2Q leaves the ring in {'; in '.join(found)} ([what decides](docs/trap.md))." if found else "Not run yet."
+
+
 def _trend(counts: dict[str, tuple[int, int]]) -> str:
     """Whether escape depends on lambda under rule 2, from (escapes, seeds) of each learner."""
     stay, gone = [], []  # lambda, once a seed
@@ -257,6 +269,7 @@ def discrete(data: Data) -> str:
 
 BLOCKS = {
     "discrete": discrete,
+    "leaves": leaves,
     "game": game,
     "cheetah": cheetah,
     "robots": robots,

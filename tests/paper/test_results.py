@@ -33,7 +33,7 @@ def test_the_page_of_results_has_every_block_and_no_number_outside_of_them():
     text = (ROOT / "docs/results.md").read_text()
     of = {page: [name for _, name, _, _ in BLOCK.findall((ROOT / page).read_text())] for page in PAGES}
     assert sorted(name for names in of.values() for name in names) == sorted(BLOCKS)  # each on one page
-    assert (of["README.md"], len(of["results/README.md"])) == (["short"], 6)
+    assert (of["README.md"], len(of["results/README.md"])) == (["leaves", "short"], 6)
     prose = re.sub(r"\]\([^)]*\)", "]", CODE.sub("", FENCE.sub("", BLOCK.sub("", text))))
     names = r"2x3HalfCheetah|DifferentialGame-3|I2Q|D3G|IDDPG|rule [12]|Form b7|95 %|Table 1|Figure 1[06]"
     prose = re.sub(names, "", prose, flags=re.I)
@@ -129,6 +129,14 @@ def test_escapes_are_counted_and_their_trend_with_lambda_is_tested(tmp_path):
     assert f"escape rises with lambda, {test}" in text
     other = {"I2Q, rule 2, lambda 0": "i2q_ddpg", "I2Q, rule 2, lambda 1": "mbpo_baseline"}
     assert f"escape falls with lambda, {test}" in escapes(Data(tmp_path).lines(GAME, other))
+
+
+def test_readme_says_in_how_many_seeds_i2q_leaves_the_ring(tmp_path):
+    for name, finals in (("i2q_ddpg", [90, 34, 36]), ("mbpo_baseline", [20])):
+        for seed, final in enumerate(finals):
+            write_experiment(tmp_path, f"{name}_{GAME}", seed, [final] * 55)
+    told = "0 of 1 seeds with lambda 0; in 2 of 3 seeds with lambda 1, the default ([what decides](docs/trap.md))."
+    assert BLOCKS["leaves"](Data(tmp_path)) == f"I2Q leaves the ring in {told}"
 
 
 def test_seeds_above_standing_still_are_counted_on_robots_that_can_fall(tmp_path):
