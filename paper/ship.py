@@ -6,10 +6,11 @@
 
 A run in results/ is replaced by its own continuation alone. One of other settings, or of other numbers at the same
 steps, stays as it is, and a run that was trained with uncommitted changes stays where it is: a line names each, and the
-exit status is 1. What is new is printed as rows for the list in
-results/README.md; `python -m paper.results` then writes the tables.
+exit status is 1. What is new is printed as rows for the list in results/README.md; `python -m paper.results` then
+writes the tables.
 """
 
+import functools
 import itertools
 import os
 import shlex
@@ -44,8 +45,10 @@ def ship(run: Path, to: Path, unfinished: bool = False) -> str:
             f"{run}: was trained with changes that are in no commit ({dirty[-1]}); commit them, train again"
         )
     files = [*sorted(run.glob("*.txt")), run / CONFIG]  # the last one makes it a run
-    if (to / CONFIG).exists() and _holds(to, config, columns) and all((to / path.name).exists() for path in files):
-        return "there already"
+    if (to / CONFIG).exists() and _holds(to, config, columns):
+        files = [path for path in files if not (to / path.name).exists()]
+        if not files:
+            return "there already"
     to.mkdir(parents=True, exist_ok=True)
     for path in files:
         temporary = to / f".{path.name}.tmp"
@@ -66,6 +69,7 @@ def _holds(to: Path, config: dict[str, Any], columns: dict[str, np.ndarray]) -> 
     return both == len(columns["TotalEnvInteracts"])
 
 
+@functools.cache
 def known() -> dict[str, Row]:
     """Experiment -> a row of the tables."""
     return {row.experiment: row for scale in ("lab", "paper") for row in rows(scale)}

@@ -130,7 +130,7 @@ def _beside(data: Data) -> str:
 
 def escapes(lines: dict[str, Line]) -> str:
     """Who escapes, who does not, and whether it depends on lambda."""
-    counts = {label: (int((scores(line) > ESCAPED).sum()), len(line.runs)) for label, line in lines.items()}
+    counts = _escaped(lines)
     out = [f"{label}: {k} of {n}" for label, (k, n) in counts.items() if k]
     stay = [f"{label} ({n})" for label, (k, n) in counts.items() if not k]
     text = f"Seeds that escape: {'; '.join(out) or 'none'}. No seed of {', '.join(stay) or 'none'} does.\n\n"
@@ -140,13 +140,17 @@ def escapes(lines: dict[str, Line]) -> str:
 def leaves(data: Data) -> str:
     """Of README: in how many seeds I2Q leaves the ring, by lambda."""
     labels = {f"I2Q, rule 2, lambda {lam}": lam for lam in ("0", "1", "2")}
-    lines = data.lines(GAME, {label: ON_GAME[label] for label in labels})
+    counts = _escaped(data.lines(GAME, {label: ON_GAME[label] for label in labels}))
     found = [
-        f"{int((scores(line) > ESCAPED).sum())} of {len(line.runs)} seeds with lambda {labels[label]}"
-        + ", the default" * (labels[label] == "1")
-        for label, line in lines.items()
+        f"{k} of {n} seeds with lambda {labels[label]}" + ", the default" * (labels[label] == "1")
+        for label, (k, n) in counts.items()
     ]
     return f"I2Q leaves the ring in {'; in '.join(found)} ([what decides](docs/trap.md))." if found else "Not run yet."
+
+
+def _escaped(lines: dict[str, Line]) -> dict[str, tuple[int, int]]:
+    """How many seeds of each learner escape, of how many."""
+    return {label: (int((scores(line) > ESCAPED).sum()), len(line.runs)) for label, line in lines.items()}
 
 
 def _trend(counts: dict[str, tuple[int, int]]) -> str:

@@ -83,8 +83,10 @@ def test_a_run_is_replaced_by_its_continuation_and_never_by_a_shorter_one(tmp_pa
     assert command()[1][0] == f"{NAME}_s0: shipped"
     assert len((short / "progress.txt").read_text().splitlines()) == 4
     write(tmp_path / "results", 1, [1, 2, 3])
-    write(tmp_path / "data", 1, [1, 2], epochs=2)
+    shorter = write(tmp_path / "data", 1, [1, 2], epochs=2)
     assert command()[1][1] == f"{NAME}_s1: there already"
+    (shorter / "trap.txt").write_text("a table that results/ lacks")
+    assert command()[1][1] == f"{NAME}_s1: shipped"
     assert len((tmp_path / "results" / NAME / f"{NAME}_s1" / "progress.txt").read_text().splitlines()) == 4
 
 
