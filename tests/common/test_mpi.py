@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MPIRUN = Path(sys.executable).with_name("mpirun")
 # products that threads would share if there were several, and enough of them for a signal to come in time
 FLAGS = {**GAME, "hid": 64, "batch_size": 64, "updates": 100, "threads": 0, "pi_lr": 1e-4}  # no policy saturates
+FLAGS |= {"test_ep_len": 10_000}  # epochs so long that a checkpoint is seen before the next but one removes it
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("PMI", "OMPI", "SLURM", "MPI", "HYDRA"))}
 
 pytestmark = pytest.mark.skipif(not MPIRUN.exists(), reason="no mpirun beside this python")
