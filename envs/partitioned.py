@@ -251,9 +251,8 @@ class PartitionedMujoco(VectorEnv):
         mujoco.mj_setState(env.model, env.data, state["physics"], what)
         mujoco.mj_forward(env.model, env.data)  # all that is derived, for pictures
         mujoco.mj_setState(env.model, env.data, state["physics"], what)  # some 3.x overwrite the warm start in it
-        for (
-            field
-        ) in STAGE_BEHIND:  # after a step these lag behind qpos by an integrator's stage: no forward pass gives them
+        # after a step these lag behind qpos by an integrator's stage: no forward pass gives them
+        for field in STAGE_BEHIND:
             getattr(env.data, field)[:] = state[field]
 
     def _sees(self, agent: int) -> list[str]:

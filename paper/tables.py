@@ -27,14 +27,15 @@ from paper.figures import (
     STANDING,
     TITLES,
 )
-from paper.words import cell, number, versus
+from paper.words import cell, compare, number, versus
 
 ESCAPED = 35.0  # a final score above it is out of the ring
 ON_LAM_1, TRAP = "I2Q, rule 2, lambda 1", "trap_apart"  # a row of ON_GAME, and more of its seeds
+LARGER = ("2", "3", "4", "10")  # values of lambda above the default
 ON_GAME = {
     "IDDPG": IDDPG,
     "I2Q, rule 2, lambda 0": MBPO,
-    **{f"I2Q, rule 2, lambda {lam}": f"{I2Q} --lam {lam}" for lam in ("0.2", "0.5", "1", "2", "3", "4", "10")},
+    **{f"I2Q, rule 2, lambda {lam}": f"{I2Q} --lam {lam}" for lam in ("0.2", "0.5", "1", *LARGER)},
     **{f"I2Q, rule 2, lambda {lam}, shared batches": f"{I2Q} --lam {lam} --batches shared" for lam in ("1", "2")},
     "I2Q, rule 1, lambda 1": f"{I2Q} --rule 1",
     "I2Q, rule 1, lambda 1, shared batches": f"{I2Q} --rule 1 --batches shared",
@@ -110,8 +111,20 @@ def game(data: Data) -> str:
     rows = rows_of(lines, "IDDPG", lambda own: f"{(own > ESCAPED).sum()} of {len(own)}")
     marks = ", ".join(f"{name} {value:g}" for name, value in MARKS[GAME].items())
     header = ["", "seeds", "steps", "final score", f"seeds above {ESCAPED:g}", *against("IDDPG")]
-    told = [markdown(header, rows), f"A test episode returns: {marks}.", escapes(lines), _beside(data)]
+    told = [markdown(header, rows), f"A test episode returns: {marks}.", escapes(lines), _larger(lines), _beside(data)]
     return "\n\n".join(filter(None, told))
+
+
+def _larger(lines: dict[str, Line]) -> str:
+    """Whether a larger lambda than the default ends higher."""
+    if ON_LAM_1 not in lines:
+        return ""
+    base, found = lines[ON_LAM_1], []
+    for lam in LARGER:
+        if line := lines.get(f"I2Q, rule 2, lambda {lam}"):
+            end = min(float(line.x[-1]), float(base.x[-1]))
+            found.append(compare(scores(line, end), scores(base, end), (f"λ = {lam}", "λ = 1")))
+    return f"Final scores of larger values against the default: {'; '.join(found)}." if found else ""
 
 
 def _beside(data: Data) -> str:
@@ -139,7 +152,7 @@ def escapes(lines: dict[str, Line]) -> str:
 
 def leaves(data: Data) -> str:
     """Of README: in how many seeds I2Q leaves the ring, by lambda."""
-    labels = {f"I2Q, rule 2, lambda {lam}": lam for lam in ("0", "1", "2")}
+    labels = {f"I2Q, rule 2, lambda {lam}": lam for lam in ("0", "1", *LARGER)}
     counts = _escaped(data.lines(GAME, {label: ON_GAME[label] for label in labels}))
     found = [
         f"{k} of {n} seeds with lambda {labels[label]}" + ", the default" * (labels[label] == "1")

@@ -139,6 +139,17 @@ def test_readme_says_in_how_many_seeds_i2q_leaves_the_ring(tmp_path):
     assert BLOCKS["leaves"](Data(tmp_path)) == f"I2Q leaves the ring in {told}"
 
 
+def test_larger_values_of_lambda_are_held_against_the_default_at_equal_steps(tmp_path):
+    for seed, final in enumerate([90, 30]):
+        write_experiment(tmp_path, f"i2q_ddpg_{GAME}", seed, [25] * 11 + [final] * 44)
+    assert "larger values" not in BLOCKS["game"](Data(tmp_path))
+    for seed, final in enumerate([80, 70, 20]):  # shorter: with 25 at its last step twice
+        write_experiment(tmp_path, f"i2q_ddpg_{GAME}_lam3", seed, [final] * 11)
+    text = BLOCKS["game"](Data(tmp_path))
+    assert "Final scores of larger values against the default: P(λ = 3 > λ = 1) = 0.67 " in text
+    assert "ahead in 4 of 6 pairs (3 against 2 seeds)" in text
+
+
 def test_seeds_above_standing_still_are_counted_on_robots_that_can_fall(tmp_path):
     write_experiment(tmp_path, "iddpg_2-4HalfCheetah", 0, [2000] * 20, algorithm="iddpg", env="2-4HalfCheetah")
     assert "Standing still" not in BLOCKS["robots"](Data(tmp_path))
