@@ -45,12 +45,9 @@ class EpisodeReplay:
                 f"--replay_steps {steps}: has no room for {self.copies} episodes of {env.max_ep_len} steps"
             )
         self.count, self.size, self.device = 0, steps // self.copies, device  # in rows of all environments at once
-        seen = [("obs", np.float16, env.n_obs), ("avail", np.bool_, env.n_act)]
+        seen = [("obs", np.float16, (env.n_obs,)), ("avail", np.bool_, (env.n_act,))]
         paid = [("rew", np.float32), ("act", np.uint8), ("terminated", np.bool_)]
-        record, final = (
-            np.dtype([*seen, *paid]),
-            np.dtype(seen),
-        )  # unaligned: padding would be saved, with what lay there
+        record, final = np.dtype([*seen, *paid]), np.dtype(seen)  # unaligned: padding would be saved, whatever is in it
         try:  # numpy's zeros take no memory until they are written
             self.rows = np.zeros((self.n_seeds, self.copies * self.n_agents, self.size), record)
             self.finals = np.zeros((self.n_seeds, size, self.n_agents), final)

@@ -18,7 +18,7 @@ import tyro
 
 from helpers import ROOT
 
-FOREIGN = {"git", "cd", "sudo", "xcode-select", "wsl", "nvidia-smi"}  # commands of others, taken as they are
+FOREIGN = {"git", "cd", "sudo", "xcode-select", "wsl", "nvidia-smi", "uv"}  # commands of others, taken as they are
 
 
 class Parsed(BaseException):
