@@ -155,10 +155,12 @@ def leaves(data: Data) -> str:
     labels = {f"I2Q, rule 2, lambda {lam}": lam for lam in ("0", "1", *LARGER)}
     counts = _escaped(data.lines(GAME, {label: ON_GAME[label] for label in labels}))
     found = [
-        f"{k} of {n} seeds with lambda {labels[label]}" + ", the default" * (labels[label] == "1")
+        f"{k} of {n} with {labels[label]}" + " (the default)" * (labels[label] == "1")
         for label, (k, n) in counts.items()
     ]
-    return f"I2Q leaves the ring in {'; in '.join(found)} ([what decides](docs/trap.md))." if found else "Not run yet."
+    if not found:
+        return "Not run yet."
+    return f"Seeds of I2Q that leave the ring, by lambda: {', '.join(found)} ([what decides](docs/trap.md))."
 
 
 def _escaped(lines: dict[str, Line]) -> dict[str, tuple[int, int]]:

@@ -135,8 +135,8 @@ def test_readme_says_in_how_many_seeds_i2q_leaves_the_ring(tmp_path):
     for name, finals in (("i2q_ddpg", [90, 34, 36]), ("mbpo_baseline", [20])):
         for seed, final in enumerate(finals):
             write_experiment(tmp_path, f"{name}_{GAME}", seed, [final] * 55)
-    told = "0 of 1 seeds with lambda 0; in 2 of 3 seeds with lambda 1, the default ([what decides](docs/trap.md))."
-    assert BLOCKS["leaves"](Data(tmp_path)) == f"I2Q leaves the ring in {told}"
+    told = "0 of 1 with 0, 2 of 3 with 1 (the default) ([what decides](docs/trap.md))."
+    assert BLOCKS["leaves"](Data(tmp_path)) == f"Seeds of I2Q that leave the ring, by lambda: {told}"
 
 
 def test_larger_values_of_lambda_are_held_against_the_default_at_equal_steps(tmp_path):
