@@ -16,7 +16,9 @@ ever seen. So a run is compared in two ways:
   transitions up to sampling, whatever the policy was. The rows go to ideal_values.txt in the run folder, and are taken
   from there where the checkpoint is gone.
 - at the last checkpoint, state by state and agent by agent: bias, root mean square error and correlation on the latest
-  10,000 transitions, and on states and actions drawn uniformly.
+  10,000 transitions, and on states and actions drawn uniformly. Both correlations come from states that differ; what an
+  agent's own action is worth, which is what its policy learns from, is compared over the actions of a state: the range
+  of values over them, and their correlation, means over uniform states.
 
 Paper: Jiang & Lu 2022, "I2Q: A Fully Decentralized Q-Learning Algorithm", figure 5. How the paper computed its ideal
 values was not at hand: grid, averages and the choice of transitions are ours.
@@ -45,6 +47,7 @@ from games.shared import write_table
 
 CELLS = {1: 100, 2: 20, 3: 5, 4: 2, 5: 1}  # of the grid in a full move: 1001^2 points would be no trouble, 201^3 are
 LATEST = 10_000  # transitions that a checkpoint is compared on
+STATES, ACTIONS = 500, np.linspace(-1, 1, 21)  # uniform states, and the actions that are compared in each of them
 
 
 class Ideal:
@@ -168,6 +171,27 @@ def compare(run: LearnedRun, ideal: Ideal) -> list[str]:
                 f"  {name:<8} agent {i}  learned {learned.mean():7.2f}  ideal {best.mean():7.2f}  "
                 f"rms error {rms:6.2f}  correlation {correlation:5.2f}"
             )
+    return [*lines, *_over_actions(run, ideal, uniform[0][:STATES])]
+
+
+def _over_actions(run: LearnedRun, ideal: Ideal, x: np.ndarray) -> list[str]:
+    """One line an agent: the range of learned and of ideal values over its own actions in states x, and correlation.
+
+    States in which either value is the same for all actions have no correlation and are left out of its mean.
+    """
+    tries = [np.full((run.n, len(x)), act) for act in ACTIONS]
+    learned = np.stack([run.learned(x, act) for act in tries], -1)  # (N, B, actions)
+    best = np.stack([[ideal.q(i, x, act[i]) for i in range(run.n)] for act in tries], -1)
+    lines = []
+    for i, (of_run, of_ideal) in enumerate(zip(learned.astype(np.float64), best)):
+        a, b = of_run - of_run.mean(-1, keepdims=True), of_ideal - of_ideal.mean(-1, keepdims=True)
+        size = np.sqrt(np.square(a).sum(-1) * np.square(b).sum(-1))
+        told = size > 1e-9
+        correlation = ((a * b).sum(-1)[told] / size[told]).mean() if told.any() else np.nan
+        lines.append(
+            f"  actions  agent {i}  range    {np.ptp(of_run, -1).mean():7.2f}  "
+            f"ideal {np.ptp(of_ideal, -1).mean():7.2f}  correlation {correlation:5.2f}"
+        )
     return lines
 
 

@@ -18,6 +18,7 @@ ring (l = .8), at the centre (.05) and half-way between the hill's foot and the 
 and over states that are uniform in the box
 
     Stuck       share of agents whose policy does the same in all of them: a saturated tanh passes no gradient on
+    Own         how much of agent i's own move f_i keeps: 1 is all of it, 0 says that a proposal ignores the action
 
 The rows go to trap.txt in the run folder, and are taken from there where neither transitions nor networks are left.
 Nothing of this is in the paper.
@@ -95,6 +96,12 @@ class Snapshot:
         act = np.tanh(self("pi", np.broadcast_to(states, (self.n, *states.shape))))
         return float((act.std(1) < 1e-3).mean())
 
+    def own(self) -> float:
+        states = np.random.default_rng(0).uniform(STEP - 1, 1 - STEP, (STATES, self.n))  # no move ends at a wall
+        obs = np.broadcast_to(states, (self.n, *states.shape))
+        up, down = (self.f(obs, np.full((self.n, STATES, 1), act)) for act in (1, -1))
+        return float(np.mean([(up - down)[i, :, i].mean() for i in range(self.n)]) / (2 * STEP))
+
 
 def at_distance(l: float, n: int) -> np.ndarray:
     """States (STATES, n) of length l, uniform in direction; those that leave the box are put on its edge."""
@@ -125,6 +132,7 @@ def table_of(folder: Path) -> dict[str, np.ndarray]:
         columns = [snapshot.measure(at_distance(l, n)) if snapshot else [np.nan] * 3 for snapshot in snapshots]
         table |= {f"{name}{place}": column for name, column in zip(("V", "Inward", "Apart"), np.array(columns).T)}
     table["Stuck"] = np.array([snapshot.stuck() if snapshot else np.nan for snapshot in snapshots])
+    table["Own"] = np.array([snapshot.own() if snapshot else np.nan for snapshot in snapshots])
     write_table(folder / TRAP, list(table), list(table.values()))
     return table
 

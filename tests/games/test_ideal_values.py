@@ -1,6 +1,7 @@
 """Ideal values by hand, and learned ones read back from a run."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,7 +147,24 @@ def test_a_network_that_is_ideal_but_for_a_constant_shows_that_constant(run_fold
     run = LearnedRun(run_folder)
     run.load()
     run.learned = lambda x, act: line.q(0, x, act[0])[None] - 7  # type: ignore[method-assign]
-    assert all("rms error   7.00  correlation  1.00" in text for text in compare(run, line))
+    *values, actions = compare(run, line)
+    assert len(values) == 2 and all("rms error   7.00  correlation  1.00" in text for text in values)
+    assert re.search(r"actions +agent 0 +range +([0-9.]+) +ideal +\1 +correlation +1.00", actions)
+
+
+def test_values_that_follow_the_state_alone_are_told_by_their_actions(run_folder, line):
+    run = LearnedRun(run_folder)
+    run.load()
+    for keeps, range_, correlation in ((0, "0.00", "nan"), (-0.1, "0.17", "-1.00")):
+
+        def learned(x, act, keeps=keeps):
+            rest = line.q(0, x, np.zeros(len(x)))
+            return (rest + keeps * (line.q(0, x, act[0]) - rest))[None]
+
+        run.learned = learned  # type: ignore[method-assign]
+        _, uniform, actions = compare(run, line)
+        assert float(uniform.split()[-1]) > 0.95, keeps
+        assert re.search(rf"range +{range_} .* correlation +{correlation}", actions), actions
 
 
 def command(*flags: str) -> subprocess.CompletedProcess[str]:

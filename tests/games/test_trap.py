@@ -57,6 +57,17 @@ def test_a_policy_that_does_the_same_everywhere_is_stuck(snapshot):
     assert snapshot.stuck() == 1
 
 
+def test_a_model_keeps_as_much_of_its_own_move_as_its_proposals_differ_by(snapshot):
+    assert snapshot.own() == 0  # they move inward, whatever the action
+    first, last = (weight[0, 0] for weight in snapshot.nets["f_net"].weights)
+    first.zero_()
+    last.zero_()
+    first[0, 3], first[1, 3], last[0, 0] = 1000, -1000, 1  # agent 0: x0 + .1 tanh(relu(1000 a))
+    assert snapshot.own() == pytest.approx(0.5 / 3)  # stays for -1, a full move for 1
+    last[0, 1] = -1
+    assert snapshot.own() == pytest.approx(1 / 3)
+
+
 def test_states_lie_at_their_distance():
     np.testing.assert_allclose(length(at_distance(0.05, 3)), 0.05)
     assert (np.abs(at_distance(0.8, 3)) <= 1).all()
