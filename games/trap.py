@@ -131,8 +131,8 @@ def table_of(folder: Path) -> dict[str, np.ndarray]:
     for place, l in places.items():
         columns = [snapshot.measure(at_distance(l, n)) if snapshot else [np.nan] * 3 for snapshot in snapshots]
         table |= {f"{name}{place}": column for name, column in zip(("V", "Inward", "Apart"), np.array(columns).T)}
-    table["Stuck"] = np.array([snapshot.stuck() if snapshot else np.nan for snapshot in snapshots])
-    table["Own"] = np.array([snapshot.own() if snapshot else np.nan for snapshot in snapshots])
+    for name, measure in (("Stuck", Snapshot.stuck), ("Own", Snapshot.own)):
+        table[name] = np.array([measure(snapshot) if snapshot else np.nan for snapshot in snapshots])
     write_table(folder / TRAP, list(table), list(table.values()))
     return table
 

@@ -1,7 +1,6 @@
 """The tables of docs/results.md, each made from the runs."""
 
 import itertools
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -30,13 +29,13 @@ from paper.figures import (
 from paper.words import cell, compare, number, versus
 
 ESCAPED = 35.0  # a final score above it is out of the ring
-ON_LAM_1, TRAP = "I2Q, rule 2, lambda 1", "trap_apart"  # a row of ON_GAME, and more of its seeds
-LARGER = ("2", "3", "4", "10")  # values of lambda above the default
+LAM = "I2Q, rule 2, lambda"
+ON_LAM = {label.replace("λ =", LAM): learner for label, learner in FIGURES["7"].lines.items()}
+ON_LAM_1, TRAP = f"{LAM} 1", "trap_apart"  # a row of ON_LAM, and more of its seeds
 ON_GAME = {
     "IDDPG": IDDPG,
-    "I2Q, rule 2, lambda 0": MBPO,
-    **{f"I2Q, rule 2, lambda {lam}": f"{I2Q} --lam {lam}" for lam in ("0.2", "0.5", "1", *LARGER)},
-    **{f"I2Q, rule 2, lambda {lam}, shared batches": f"{I2Q} --lam {lam} --batches shared" for lam in ("1", "2")},
+    **ON_LAM,
+    **{f"{LAM} {lam}, shared batches": f"{I2Q} --lam {lam} --batches shared" for lam in ("1", "2")},
     "I2Q, rule 1, lambda 1": f"{I2Q} --rule 1",
     "I2Q, rule 1, lambda 1, shared batches": f"{I2Q} --rule 1 --batches shared",
     "I2Q, released rule, lambda 1": f"{I2Q} --rule released",
@@ -115,15 +114,20 @@ def game(data: Data) -> str:
     return "\n\n".join(filter(None, told))
 
 
+def _lam(label: str) -> float:
+    """The lambda of a row of ON_LAM."""
+    return float(label.removeprefix(LAM))
+
+
 def _larger(lines: dict[str, Line]) -> str:
     """Whether a larger lambda than the default ends higher."""
     if ON_LAM_1 not in lines:
         return ""
     base, found = lines[ON_LAM_1], []
-    for lam in LARGER:
-        if line := lines.get(f"I2Q, rule 2, lambda {lam}"):
+    for label, line in lines.items():
+        if label in ON_LAM and _lam(label) > 1:
             end = min(float(line.x[-1]), float(base.x[-1]))
-            found.append(compare(scores(line, end), scores(base, end), (f"λ = {lam}", "λ = 1")))
+            found.append(compare(scores(line, end), scores(base, end), (f"λ = {_lam(label):g}", "λ = 1")))
     return f"Final scores of larger values against the default: {'; '.join(found)}." if found else ""
 
 
@@ -152,11 +156,10 @@ def escapes(lines: dict[str, Line]) -> str:
 
 def leaves(data: Data) -> str:
     """Of README: in how many seeds I2Q leaves the ring, by lambda."""
-    labels = {f"I2Q, rule 2, lambda {lam}": lam for lam in ("0", "1", *LARGER)}
-    counts = _escaped(data.lines(GAME, {label: ON_GAME[label] for label in labels}))
+    whole = {label: learner for label, learner in ON_LAM.items() if _lam(label).is_integer()}
     found = [
-        f"{k} of {n} with {labels[label]}" + " (the default)" * (labels[label] == "1")
-        for label, (k, n) in counts.items()
+        f"{k} of {n} with {_lam(label):g}" + " (the default)" * (label == ON_LAM_1)
+        for label, (k, n) in _escaped(data.lines(GAME, whole)).items()
     ]
     if not found:
         return "Not run yet."
@@ -172,9 +175,9 @@ def _trend(counts: dict[str, tuple[int, int]]) -> str:
     """Whether escape depends on lambda under rule 2, from (escapes, seeds) of each learner."""
     stay, gone = [], []  # lambda, once a seed
     for label, (k, n) in counts.items():
-        if match := re.fullmatch(r"I2Q, rule 2, lambda ([0-9.]+)", label):
-            gone += [float(match[1])] * k
-            stay += [float(match[1])] * (n - k)
+        if label in ON_LAM:
+            gone += [_lam(label)] * k
+            stay += [_lam(label)] * (n - k)
     if not gone or not stay:
         return ""
     groups = [(np.array(gone), np.array(stay))]
