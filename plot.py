@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from common.console import say
 from common.errors import UsageError
 from common.estimates import ESTIMATES
 from common.layout import reason
@@ -90,8 +91,8 @@ def curves(args: argparse.Namespace) -> None:
     found = lines.arrange(experiments, args.value, fit)
     view = View(fit.x, args.xlim, args.ylim, tuple(args.log), args.title, "", args.size)
     draw.draw(found, args.out, replace(view, caption=table.describe(found, fit) + table.cut(found, view)))
-    print(table.table(found, fit))
-    print(f"picture: {args.out}")
+    say(table.table(found, fit))
+    say(f"picture: {args.out}")
 
 
 def figures(args: argparse.Namespace) -> None:
@@ -106,9 +107,9 @@ def figures(args: argparse.Namespace) -> None:
     runs = panels.Runs(folders, args.est or "", args.band or "")
     for name in numbers:
         panels.draw_figure(FIGURES[name], runs, args.out)
-        print(f"figure {name}: {args.out / f'figure_{name}.png'} and .pdf")
+        say(f"figure {name}: {args.out / f'figure_{name}.png'} and .pdf")
     if args.report:
-        print(f"report: {report.write(runs, args.out)}")
+        say(f"report: {report.write(runs, args.out)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

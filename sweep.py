@@ -24,6 +24,7 @@ from pathlib import Path
 from subprocess import DEVNULL
 from typing import NamedTuple
 
+from common.console import say
 from common.errors import UsageError
 from common.layout import PROGRESS
 from common.parser import Parser, number
@@ -103,7 +104,7 @@ class Pool:
             with self.lock:
                 if self.stopped:
                     return
-                print(f"start   {experiment.name}", flush=True)
+                say(f"start   {experiment.name}")
                 command = [sys.executable, *experiment.command]
                 # a session of its own: a terminal's Ctrl-C comes here alone, and is passed on once
                 child = subprocess.Popen(command, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True)
@@ -111,11 +112,11 @@ class Pool:
             status = child.wait()
             self.children.discard(child)
         if status == 0:
-            print(f"done    {experiment.name}", flush=True)
+            say(f"done    {experiment.name}")
         elif not self.stopped:
             self.failed = True
             last = path.read_text(errors="replace").strip().rpartition("\n")[2]
-            print(f"FAILED  {experiment.name}, status {status}: {last} ({path})", file=sys.stderr, flush=True)
+            say(f"FAILED  {experiment.name}, status {status}: {last} ({path})", sys.stderr)
 
     def stop(self, *_: object) -> None:
         with self.lock:
@@ -132,7 +133,7 @@ def plot(experiments: list[Experiment], args: argparse.Namespace) -> None:
         return
     folders = [str(args.data_dir / experiment.name) for experiment in experiments]
     flags = ["-l", *(experiment.label for experiment in experiments), "--out", str(picture)]
-    print(f"python plot.py {shlex.join([*folders, *flags])}", flush=True)
+    say(f"python plot.py {shlex.join([*folders, *flags])}")
     subprocess.run([sys.executable, ROOT / "plot.py", *folders, *flags], check=False)
 
 
@@ -172,11 +173,11 @@ def main(argv: list[str]) -> int:
         if signal.getsignal(signum) is not signal.SIG_IGN:  # nohup's wish is obeyed
             signal.signal(signum, pool.stop)
     seeds = f"{args.num_runs} seed{'s' * (args.num_runs > 1)}"
-    print(f"{len(experiments)} experiment{'s' * (len(experiments) > 1)} of {seeds}, {args.jobs} at a time", flush=True)
+    say(f"{len(experiments)} experiment{'s' * (len(experiments) > 1)} of {seeds}, {args.jobs} at a time")
     with ThreadPoolExecutor(args.jobs) as workers:
         list(workers.map(pool.train, experiments))
     if pool.stopped:
-        print("sweep.py: stopped and saved; rerun the same command to resume", file=sys.stderr)
+        say("sweep.py: stopped and saved; rerun the same command to resume", sys.stderr)
         return 130
     plot(experiments, args)
     return int(pool.failed)

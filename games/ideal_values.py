@@ -35,6 +35,7 @@ import numpy as np
 import torch
 
 from common.checkpoint import Checkpoints, Damaged
+from common.console import say
 from common.errors import UsageError
 from common.layout import CHECKPOINT, CONFIG, IDEAL_VALUES, read_config, read_progress, read_table
 from common.nets import MLP
@@ -245,12 +246,12 @@ def compare_all(args: Any) -> None:
         ideals[key] = ideals.get(key) or Ideal(*key, args.cells)
         row, lines = series(run, ideals[key])
         rows.append(row)
-        print("\n".join([f"{run.folder}", "     step   learned     ideal     ratio"]))
+        say(f"{run.folder}\n     step   learned     ideal     ratio")
         for step, learned, ideal in row[:: max(1, len(row) // 10)]:
-            print(f"{step:9.0f} {learned:9.2f} {ideal:9.2f} {learned / ideal:9.2f}")
-        print("\n".join(lines), flush=True)
+            say(f"{step:9.0f} {learned:9.2f} {ideal:9.2f} {learned / ideal:9.2f}")
+        say("\n".join(lines))
     draw(runs, rows, args.out)
-    print(f"picture: {args.out}")
+    say(f"picture: {args.out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -259,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         compare_all(args)
         return 0
     except UsageError as error:
-        print(f"ideal_values: {error}", file=sys.stderr)
+        say(f"ideal_values: {error}", sys.stderr)
         return 2
 
 

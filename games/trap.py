@@ -35,6 +35,7 @@ import torch
 from safetensors.numpy import load_file
 
 from common.checkpoint import CHUNK
+from common.console import say
 from common.errors import UsageError
 from common.layout import CHECKPOINT, CONFIG, NETWORKS, TRAP, read_config, read_progress, read_table
 from common.nets import MLP
@@ -179,12 +180,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for folder in folders:
             tables.append(table_of(folder))
             last = tables[-1]["AverageTestEpRet"][-1]
-            print(f"{folder}: {len(tables[-1]['Hill'])} epochs, last test return {last:.1f}", flush=True)
+            say(f"{folder}: {len(tables[-1]['Hill'])} epochs, last test return {last:.1f}")
         draw(tables, args.out)
     except UsageError as error:
-        print(f"trap: {error}", file=sys.stderr)
+        say(f"trap: {error}", sys.stderr)
         return 2
-    print(f"picture: {args.out}")
+    say(f"picture: {args.out}")
     return 0
 
 

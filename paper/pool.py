@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+from common.console import say
 from common.ranks import LAUNCHERS
 from paper.runs import ROOT
 from paper.state import State, clock, remaining
@@ -33,8 +34,8 @@ class Pool:
         done = sum(not state.left for state in self.states)
         left = len(self.states) - done - len(self.children)
         where = f"[rank {self.rank}] " if self.rank or self.workers > self.args.jobs else ""
-        print(f"{where}{text}   [{done} done, {len(self.children)} running, {left} left, "
-              f"about {clock(remaining(self.states, self.workers))}]", flush=True)  # fmt: skip
+        say(f"{where}{text}   [{done} done, {len(self.children)} running, {left} left, "
+              f"about {clock(remaining(self.states, self.workers))}]")  # fmt: skip
 
     def work(self) -> None:
         while not self.stopped.is_set():
@@ -111,8 +112,8 @@ class Pool:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         for name, log in self.failed.items():
-            print(f"run_all: {name} failed: {log}", file=sys.stderr)
+            say(f"run_all: {name} failed: {log}", sys.stderr)
         if self.stopped.is_set():
-            print("run_all: stopped; everything is saved: rerun the same command to resume", file=sys.stderr)
+            say("run_all: stopped; everything is saved: rerun the same command to resume", sys.stderr)
             return 130
         return 1 if self.failed else 0

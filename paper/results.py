@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from common.console import say
 from common.parser import Parser
 from curves.draw import draw
 from curves.lines import Line, Panel, arrange
@@ -148,14 +149,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = (ROOT / page).read_text(encoding="utf-8")
         new = fill(text, data)
         if args.check and new != text:
-            print(f"{page}: not what results/ says; run python -m paper.results", file=sys.stderr)
+            say(f"{page}: not what results/ says; run python -m paper.results", sys.stderr)
             status = 1
         elif not args.check:
             (ROOT / page).write_text(new, encoding="utf-8")
-            print(f"page: {ROOT / page}")
+            say(f"page: {ROOT / page}")
     if not args.check:
         for path in pictures(data, ROOT / "docs"):
-            print(f"picture: {path}")
+            say(f"picture: {path}")
     return status
 
 

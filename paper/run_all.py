@@ -21,12 +21,12 @@ results/.
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from common.console import say
 from common.parser import Parser, number
 from common.ranks import LAUNCHERS
 from curves.table import aligned
@@ -108,21 +108,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.threads and not args.launcher:  # with a launcher each program sees how many ranks share its host
         args.threads = max(1, cores // workers)
 
-    if args.list:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # for: ./run_all.sh --list | head
     if not (named := rows(args.scale, args.figures)):
         parser.error(f"the scale {args.scale} trains nothing of --figures {' '.join(args.figures)}; try --scale short")
     chosen = [row for row in shard(named, *args.shard) if args.only in row.experiment]
     states = [State(row, args.data_dir, args.results) for row in chosen]
     if rank == 0:
-        print(table(states, args, workers), flush=True)
+        say(table(states, args, workers))
     if args.list:
         return 0
     if find_spec("jaxmarl") is None and (bare := [state for state in states if state.left and state.row.needs_smax]):
         states = [state for state in states if state not in bare]
         if rank == 0:
             which = "1 row of smax: tasks is" if len(bare) == 1 else f"{len(bare)} rows of smax: tasks are"
-            print(f"run_all: {which} left out: pip install '.[smax]'", file=sys.stderr)
+            say(f"run_all: {which} left out: pip install '.[smax]'", sys.stderr)
     return Pool(args, states, rank, workers).run()
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from common.console import say
 from common.errors import UsageError
 from common.layout import CONFIG, differences, read_config, read_progress
 from common.parser import Parser
@@ -115,13 +116,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for run in sorted(path.parent for path in (args.data_dir / name).glob(f"{name}_s*/{CONFIG}")):
             try:
                 why = ship(run, args.to / name / run.name, args.unfinished)
-                print(f"{run.name}: {why or 'shipped'}")
+                say(f"{run.name}: {why or 'shipped'}")
                 new += [] if why else [name]
             except UsageError as error:
-                print(f"ship: {error}", file=sys.stderr)
+                say(f"ship: {error}", sys.stderr)
                 status = 1
     for name in dict.fromkeys(new):
-        print(*listed(name, args.to / name), sep="\n")
+        say("\n".join(listed(name, args.to / name)))
     return status
 
 
