@@ -29,10 +29,10 @@ def bad_arrays(state: dict[str, Any]) -> list[str]:
 
 
 def stuck_agents(stuck: np.ndarray) -> dict[int, str]:
-    """By row of stuck (S, N): which agents' policies are saturated."""
-    found = {}
-    for row in np.flatnonzero(stuck.any(-1)):
-        agents = np.flatnonzero(stuck[row])
+    """By row of stuck (S, N), the share of an agent's actions that are: which agents' policies are saturated."""
+    found, all_of_them = {}, stuck == 1
+    for row in np.flatnonzero(all_of_them.any(-1)):
+        agents = np.flatnonzero(all_of_them[row])
         who = f"agent{'s' if len(agents) > 1 else ''} {', '.join(map(str, agents))}"
         found[int(row)] = (
             f"every action of {who} was at the same limit in all states of the tests; a saturated tanh passes no "

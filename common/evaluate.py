@@ -38,8 +38,9 @@ def evaluate(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns and lengths of one episode in each row of `env`, S * E rows for S seeds, both (S, E); `stuck` (S, N).
 
-    pi maps obs (S, N, E, O) to act (S, N, E, A) and is followed without noise. An agent is `stuck` whose every action
-    was at the same limit whatever it saw: its tanh is saturated.
+    pi maps obs (S, N, E, O) to act (S, N, E, A) and is followed without noise. `stuck` is the share, 0 to 1, of an
+    agent's actions that were at one and the same limit whatever it saw: their tanh is saturated. It is 0 for an agent
+    that saw one state alone.
     """
     S, rows = len(seeds), len(env.seeds)
     env.reseed(episode_seeds(seeds, step, rows // S))
@@ -55,6 +56,6 @@ def evaluate(
         returns[running] += rew[running]
         lengths += running
         running &= ~(terminated | truncated)
-    at_limit = done.same() & (np.abs(done.low) > 1 - SAME)
-    stuck = (at_limit | ~env.act_mask).all(-1) & ~seen.same().all(-1)
+    at_limit = done.same() & (np.abs(done.low) > 1 - SAME) & env.act_mask
+    stuck = at_limit.sum(-1) / env.act_mask.sum(-1) * ~seen.same().all(-1)
     return returns.reshape(S, -1), lengths.reshape(S, -1), stuck

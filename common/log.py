@@ -13,7 +13,7 @@ from torch import Tensor
 from common.errors import UsageError
 
 STATISTICS = "Average", "Std", "Max", "Min"  # of the returns of an epoch's episodes
-TAKEN = {"Epoch", "EpLen", "TestEpLen", "TotalEnvInteracts", "Time"}
+TAKEN = {"Epoch", "EpLen", "TestEpLen", "TestStuck", "TotalEnvInteracts", "Time"}
 TAKEN |= {f"{name}{kind}EpRet" for name in STATISTICS for kind in ("", "Test")}  # columns that every run has
 
 

@@ -242,7 +242,7 @@ class Run:
     ) -> None:
         """Write and show one row a seed: the log's means, those of the tests' returns, lengths and `more`, (S, E).
 
-        `stuck` (S, N) are the agents whose policies are saturated, where that is known.
+        `stuck` (S, N), where that is known, is the share of an agent's actions whose tanh is saturated.
         """
         self._check_losses(step)
         self._check_values(step)
@@ -257,6 +257,7 @@ class Run:
             episodes = {name: log.pop(name) for name in list(log) if "Ep" in name}
             columns = {"Epoch": step // self.config.steps_per_epoch, **episodes}
             columns |= {**summary("TestEpRet", returns[row].tolist()), "TestEpLen": lengths[row].mean()}
+            columns |= {} if stuck is None else {"TestStuck": stuck[row].mean()}
             columns |= {name: values[row].mean() for name, values in more.items()}
             columns |= {"TotalEnvInteracts": step, **log, "Time": seconds}
             with files():

@@ -19,6 +19,7 @@ AXIS_LABELS = {
     "Time": "wall-clock time (s)",
     "EpLen": "episode length (steps)",
     "TestEpLen": "test episode length (steps)",
+    "TestStuck": "share of actions stuck at a limit",
     "QVals": "Q values",
     "TestWinRate": "share of test games won",
 }

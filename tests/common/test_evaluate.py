@@ -130,7 +130,7 @@ def test_a_saturated_agent_is_stuck_and_no_other():
         return act
 
     stuck = evaluate(env, pi, (1, 2), 10, "cpu")[2]
-    assert stuck.tolist() == [[False, True], [False, False]]
+    assert stuck.tolist() == [[0, 1], [0, 0]]
     assert [(row, text[:24]) for row, text in stuck_agents(stuck).items()] == [(0, "every action of agent 1 ")]
     inside = evaluate(env, lambda obs: push(0.0)(obs) * 0 + 0.5, (1, 2), 10, "cpu")[2]
     assert not inside.any()  # the same in every state, but its tanh passes a gradient on
@@ -140,7 +140,17 @@ def test_padded_actions_do_not_hide_a_saturated_agent():
     env = envs.make("2-4HalfCheetah", [0, 0], max_ep_len=20)
     mask = torch.tensor(env.act_mask)[None, :, None].float()
     assert not mask.all()
-    assert evaluate(env, lambda obs: torch.ones(*obs.shape[:3], 4) * mask, (1,), 10, "cpu")[2].all()
+    assert evaluate(env, lambda obs: torch.ones(*obs.shape[:3], 4) * mask, (1,), 10, "cpu")[2].tolist() == [[1, 1]]
+
+    def first(obs: torch.Tensor) -> torch.Tensor:
+        """The first action at a limit, the others not."""
+        act = 0.5 * mask.expand(*obs.shape[:3], 4).clone()
+        act[..., 0] = 1
+        return act
+
+    stuck = evaluate(env, first, (1,), 10, "cpu")[2]
+    assert stuck.tolist() == [[1 / 2, 1 / 4]]
+    assert not stuck_agents(stuck)  # what is left of their actions may still be moved
 
 
 def test_an_agent_that_sees_one_state_alone_is_not_called_stuck(monkeypatch):

@@ -705,7 +705,8 @@ def test_the_log_has_spinning_ups_columns_from_its_first_row_on(start, tmp_path)
     table = rows(folder(tmp_path))
     assert list(table[0]) == [
         *("Epoch", "AverageEpRet", "StdEpRet", "MaxEpRet", "MinEpRet", "EpLen"),
-        *("AverageTestEpRet", "StdTestEpRet", "MaxTestEpRet", "MinTestEpRet", "TestEpLen", "TotalEnvInteracts"),
+        *("AverageTestEpRet", "StdTestEpRet", "MaxTestEpRet", "MinTestEpRet", "TestEpLen"),
+        *("TestStuck", "TotalEnvInteracts"),
         *("LossPi", "LossQ", "LossQss", "LossF", "QVals", "Time"),
     ]
     assert [row["LossQ"] == "nan" for row in table] == [True, False, False]
