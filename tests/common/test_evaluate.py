@@ -141,6 +141,7 @@ def test_padded_actions_do_not_hide_a_saturated_agent():
     mask = torch.tensor(env.act_mask)[None, :, None].float()
     assert not mask.all()
     assert evaluate(env, lambda obs: torch.ones(*obs.shape[:3], 4) * mask, (1,), 10, "cpu")[2].tolist() == [[1, 1]]
+    assert evaluate(env, lambda obs: torch.ones(*obs.shape[:3], 4), (1,), 10, "cpu")[2].tolist() == [[1, 1]]  # unmasked
 
     def first(obs: torch.Tensor) -> torch.Tensor:
         """The first action at a limit, the others not."""
