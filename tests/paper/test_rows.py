@@ -8,6 +8,8 @@ import pytest
 
 from common import flags
 from paper import runs
+from paper.claims import LEVEL, OTHERS
+from paper.compare import sign_test, smallest_p
 from paper.figures import CHEETAH, FIGURES, GAME
 from paper.runs import GAMES, SCALES, defaults_of, experiment, is_game, matches, rows
 
@@ -128,6 +130,25 @@ def test_every_panel_of_the_papers_learners_is_in_the_lab():
     for number in ("6", "8", "9", "11", "12", "13"):
         for task in FIGURES[number].tasks:
             assert {experiment(line, task) for line in FIGURES[number].lines.values()} <= planned, (number, task)
+
+
+def test_the_lab_has_the_seeds_that_can_decide_every_claim():
+    """One that holds in all of the seeds passes Holm's correction, be it the first of all claims of the paper."""
+    seeds: dict[str, set[int]] = {}
+    for row in rows("lab"):
+        seeds.setdefault(row.experiment, set()).add(int(row.seed or 0))
+    for path in (runs.ROOT / "results").glob("*/*_s*"):
+        seeds.setdefault(path.parent.name, set()).add(int(path.name.rpartition("_s")[2]))
+    figures = [figure for figure in FIGURES.values() if figure.number not in OTHERS]
+    claims = [(figure, claim) for figure in figures for claim in figure.claims]
+    for figure, claim in claims:
+        sides = [figure.lines[side] for side in (claim.better, claim.worse) if isinstance(side, str)]
+        sizes = [[len(seeds[experiment(s, task)]) for s in sides] for task in claim.tasks or figure.tasks]
+        if len(sides) == 1:
+            smallest = sign_test(n := sum(n for (n,) in sizes), n)
+        else:
+            smallest = smallest_p([(n, m) for n, m in sizes])
+        assert smallest <= LEVEL / len(claims), (figure.number, claim.text, sizes)
 
 
 def test_the_lab_takes_what_the_figures_named_need():
