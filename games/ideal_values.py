@@ -40,6 +40,7 @@ from common.errors import UsageError
 from common.layout import CHECKPOINT, CONFIG, IDEAL_VALUES, read_config, read_progress, read_table
 from common.nets import MLP
 from common.parser import Parser, number
+from common.program import status
 from common.replay import Replay
 from common.seeding import Streams
 from curves.style import SUFFIXES, canvas, colour_of, save
@@ -256,12 +257,7 @@ def compare_all(args: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
-    try:
-        compare_all(args)
-        return 0
-    except UsageError as error:
-        say(f"ideal_values: {error}", sys.stderr)
-        return 2
+    return status("ideal_values", lambda: compare_all(args))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from common.errors import UsageError
 from common.layout import CHECKPOINT, CONFIG, NETWORKS, TRAP, read_config, read_progress, read_table
 from common.nets import MLP
 from common.parser import Parser
+from common.program import status
 from curves.style import COLOURS, SUFFIXES, canvas, save
 from envs.differential import RADIUS, STEP, length
 from games.shared import write_table
@@ -165,6 +166,20 @@ def draw(tables: Sequence[dict[str, np.ndarray]], out: Path) -> None:
     save(figure, out)
 
 
+def look_into(names: Sequence[str], out: Path) -> None:
+    """Table and picture of all runs in these folders."""
+    folders = [path.parent for name in names for path in sorted(Path(name).rglob(CONFIG))]
+    if not folders:
+        raise UsageError(f"no run folder, one with a {CONFIG}, in {', '.join(names)}")
+    tables = []
+    for folder in folders:
+        tables.append(table_of(folder))
+        last = tables[-1]["AverageTestEpRet"][-1]
+        say(f"{folder}: {len(tables[-1]['Hill'])} epochs, last test return {last:.1f}")
+    draw(tables, out)
+    say(f"picture: {out}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("trap", __doc__)
     parser.add_argument("rundir", nargs="+", help="run folders, or folders that hold some")
@@ -172,21 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.out.suffix not in SUFFIXES or not args.out.absolute().parent.is_dir():
         parser.error(f"--out {str(args.out)!r}: give a {', '.join(SUFFIXES)} file in a folder that exists")
-    folders = [path.parent for name in args.rundir for path in sorted(Path(name).rglob(CONFIG))]
-    try:
-        if not folders:
-            raise UsageError(f"no run folder, one with a {CONFIG}, in {', '.join(args.rundir)}")
-        tables = []
-        for folder in folders:
-            tables.append(table_of(folder))
-            last = tables[-1]["AverageTestEpRet"][-1]
-            say(f"{folder}: {len(tables[-1]['Hill'])} epochs, last test return {last:.1f}")
-        draw(tables, args.out)
-    except UsageError as error:
-        say(f"trap: {error}", sys.stderr)
-        return 2
-    say(f"picture: {args.out}")
-    return 0
+    return status("trap", lambda: look_into(args.rundir, args.out))
 
 
 if __name__ == "__main__":
