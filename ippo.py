@@ -122,6 +122,10 @@ class Rollout:
         self.count = state["count"]
         self.rows[row, :, : self.count % self.size] = state["rows"]
 
+    def cut(self, row: int, where: np.ndarray) -> None:
+        """The last step ended its episode: the environment went on with a new one."""
+        self.rows[row, :, (self.count - 1) % self.size, -1] = 1
+
 
 class StoppingAdam:
     """One Adam (Kingma & Ba 2015) per agent and seed, over its network and its log_std; each can stop by itself.

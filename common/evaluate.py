@@ -20,13 +20,16 @@ def episode_seeds(seeds: Sequence[int], step: int, episodes: int) -> list[int]:
 
 
 class Range:
-    """The least and the greatest of each number of arrays (S, E, N, D), over all episodes: (S, N, D)."""
+    """The least and the greatest of each number of arrays (S * E, N, D), over a seed's episodes: (S, N, D)."""
 
-    def __init__(self) -> None:
-        self.low, self.high = np.inf, -np.inf
+    def __init__(self, n_seeds: int) -> None:
+        self.n_seeds, self.low, self.high = n_seeds, np.inf, -np.inf
 
-    def add(self, x: np.ndarray) -> None:
-        self.low, self.high = np.minimum(self.low, x.min(1)), np.maximum(self.high, x.max(1))
+    def add(self, x: np.ndarray, running: np.ndarray) -> None:
+        """Episodes that are over (S * E,) see and do nothing."""
+        x, where = x.reshape(self.n_seeds, -1, *x.shape[1:]), running.reshape(self.n_seeds, -1, 1, 1)
+        low, high = x.min(1, where=where, initial=np.inf), x.max(1, where=where, initial=-np.inf)
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
     def same(self) -> np.ndarray:
         return np.asarray(self.high - self.low) < SAME
@@ -46,12 +49,12 @@ def evaluate(
     env.reseed(episode_seeds(seeds, step, rows // S))
     obs = env.reset()
     returns, lengths, running = np.zeros(rows), np.zeros(rows, int), np.ones(rows, bool)
-    seen, done = Range(), Range()
+    seen, done = Range(S), Range(S)
     while running.any():
         chosen = pi(torch.from_numpy(obs).to(device).unflatten(0, (S, -1)).transpose(1, 2))
         act = chosen.transpose(1, 2).flatten(0, 1).cpu().numpy()
-        seen.add(obs.reshape(S, -1, *obs.shape[1:]))
-        done.add(act.reshape(S, -1, *act.shape[1:]))
+        seen.add(obs, running)
+        done.add(act, running)
         obs, rew, terminated, truncated = env.step(act, running)
         returns[running] += rew[running]
         lengths += running

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from common.layout import (
 )
 from common.limits import most_threads
 from common.provenance import commit, versions
+
+PATIENCE = 0.2  # seconds for which a lock is tried: who only looks whether it is held has it for a moment
 
 
 class Usage(UsageError):
@@ -103,11 +106,18 @@ class Folder:
 
     def _lock(self) -> None:
         """Hold the folder's lock, emptied. Raises OSError; BlockingIOError where another process has it."""
-        path = self.path / ".lock"
+        path, patience = self.path / ".lock", time.monotonic() + PATIENCE
         while True:
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = open(path, "a+", errors="replace")  # noqa: SIM115
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > patience:
+                    raise
+                self.lock.close()
+                time.sleep(PATIENCE / 10)
+                continue
             if path.exists() and os.path.samestat(os.fstat(self.lock.fileno()), path.stat()):
                 break
             self.lock.close()  # who had it before has just removed it, see _unmake

@@ -36,7 +36,7 @@ class Log:
         self.last: dict[str, Tensor] = {}  # diagnostics of the last update
         self.largest_rew = np.zeros(n_seeds)  # |reward| of a step, in the whole run
         self.n_updates = 0  # in the whole run
-        self.elapsed, self.since = 0.0, time.monotonic()
+        self.elapsed, self.since = np.zeros(n_seeds), time.monotonic()  # seconds before this sitting
 
     def step(self, rew: np.ndarray, ended: np.ndarray) -> None:
         """One environment step: the team's rewards (S,) and where an episode ended (S,)."""
@@ -98,9 +98,9 @@ class Log:
             group.total.zero_()
             group.count[:] = 0
 
-    def time(self) -> float:
-        """Seconds of training, those before an interruption included."""
-        return self.elapsed + time.monotonic() - self.since
+    def time(self, row: int) -> float:
+        """Seconds of training of one seed, those before an interruption included."""
+        return float(self.elapsed[row]) + time.monotonic() - self.since
 
     def state_dict(self, row: int) -> dict[str, Any]:
         return {
@@ -111,7 +111,7 @@ class Log:
             "groups": [[list(names), g.total[:, row].tolist(), int(g.count[row])] for names, g in self.groups.items()],
             "largest_rew": float(self.largest_rew[row]),
             "n_updates": self.n_updates,
-            "elapsed": self.time(),
+            "elapsed": self.time(row),
         }
 
     def load_state_dict(self, row: int, state: dict[str, Any], device: str) -> None:
@@ -124,7 +124,11 @@ class Log:
             group.total[:, row] = torch.tensor(totals, dtype=torch.float64)
             group.count[row] = count
         self.largest_rew[row] = state["largest_rew"]
-        self.n_updates, self.elapsed, self.since = state["n_updates"], state["elapsed"], time.monotonic()
+        self.n_updates, self.elapsed[row], self.since = state["n_updates"], state["elapsed"], time.monotonic()
+
+    def cut(self, row: int, where: np.ndarray) -> None:
+        """Drop the episode under way: the environment went on with a new one."""
+        self.ep_ret[row], self.ep_len[row] = 0, 0
 
 
 def _check(diagnostics: dict[str, Tensor], n_seeds: int) -> None:

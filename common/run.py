@@ -93,6 +93,10 @@ class Run:
                 part.load_state_dict(row, state[name])
             part = None
             self.log.load_state_dict(row, state["log"], self.config.device)
+            if np.any(anew := self.parts["env"].anew[row]):
+                for part in (self.log, *self.parts.values()):
+                    if hasattr(part, "cut"):
+                        part.cut(row, anew)
             return str(state["folder"]["progress"])
         except UsageError:
             raise
@@ -249,7 +253,7 @@ class Run:
         if stuck is not None:
             self._check_policies(step, stuck)
         self.check(step, **{"return of a test episode": returns})
-        seconds, now = self.log.time(), time.monotonic()
+        now = time.monotonic()
         rate = (step - self.since[0]) / (now - self.since[1])  # of this epoch: early ones without updates are faster
         left, self.since = clock((self.total - step) / rate), (step, now)
         for row, folder in enumerate(self.folders):
@@ -259,7 +263,7 @@ class Run:
             columns |= {**summary("TestEpRet", returns[row].tolist()), "TestEpLen": lengths[row].mean()}
             columns |= {} if stuck is None else {"TestStuck": stuck[row].mean()}
             columns |= {name: values[row].mean() for name, values in more.items()}
-            columns |= {"TotalEnvInteracts": step, **log, "Time": seconds}
+            columns |= {"TotalEnvInteracts": step, **log, "Time": self.log.time(row)}
             with files():
                 folder.append(columns)
                 if self.config.keep and columns["Epoch"] % self.config.keep == 0:

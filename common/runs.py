@@ -154,7 +154,7 @@ def _compile(config: Any, began: str, threads: int) -> tuple[str, Kernels | None
 
 def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[int]]]:
     """(step, seeds) of every group still to train: seeds that can go on from the same step go on together."""
-    total, at = config.epochs * config.steps_per_epoch, {}
+    total, at, rows_of = config.epochs * config.steps_per_epoch, {}, {}
     for seed, folder in folders.items():
         steps = folder.steps(lambda text, seed=seed: say(f"[s{seed}] {text}", sys.stderr))
         rows = folder.rows()
@@ -167,10 +167,13 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
                 "move it away to start over, or give another --exp_name"
             )
         else:
-            at[seed] = steps or [0]
-    common = set.intersection(*map(set, at.values())) if at else set()
-    if common:
-        at = {seed: [max(common)] for seed in at}
+            at[seed], rows_of[seed] = steps or [0], epochs
+    # a save that was interrupted: some seeds have it and the others only the one before, but all have the same rows
+    lasts, epochs = sorted({steps[-1] for steps in at.values()}), {*rows_of.values()}
+    if len(lasts) == 2 and len(epochs) == 1 and any(epochs) and all(lasts[0] in steps for steps in at.values()):
+        saved = [seed for seed, steps in at.items() if steps[-1] == lasts[1]]
+        say(f"not all seeds were saved at step {lasts[1]}: seeds {saved} go back to step {lasts[0]} with the others")
+        at = dict.fromkeys(at, lasts[:1])
     groups: dict[int, list[int]] = {}
     for seed, steps in at.items():
         groups.setdefault(steps[-1], []).append(seed)

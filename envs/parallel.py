@@ -12,7 +12,7 @@ from pettingzoo import ParallelEnv
 
 from envs.errors import Broken, UsageError, blaming
 from envs.factory import create
-from envs.vector import VectorEnv, mask, steps
+from envs.vector import VectorEnv, clip, mask, steps
 
 
 class ParallelEnvs(VectorEnv):
@@ -80,7 +80,8 @@ class ParallelEnvs(VectorEnv):
         joint = {}
         for agent, box, real, numbers in zip(self.agents, self.boxes, self.act_mask, act):
             centre, half = (box.high / 2 + box.low / 2), (box.high / 2 - box.low / 2)
-            joint[agent] = (centre + half * numbers[real].reshape(box.shape)).astype(box.dtype)
+            scaled = centre + half * numbers[real].reshape(box.shape)
+            joint[agent] = clip(scaled, box.low, box.high).astype(box.dtype)  # rounding may pass a limit
         return joint
 
     def _see(self, shown: dict[str, Any]) -> np.ndarray:
@@ -103,6 +104,7 @@ class ParallelEnvs(VectorEnv):
             if not np.array_equal(self._see(shown), state["obs"], equal_nan=True):
                 where = f"{self.name}: does not repeat itself from the same seed and actions"
                 print(f"{where}, so the resumed run starts a new episode instead", file=sys.stderr)
+                self.anew[row] = True
                 self.reset(np.arange(len(self.envs)) == row)
 
         self._each(np.array([row]), replay)

@@ -24,6 +24,7 @@ class VectorEnv:
     obs_mask  (N, O) bool, act_mask (N, A) bool: False where a dimension is padding
     t         (S,) int: steps since the row was reset
     episode   (S,) int: episodes that ended before the present one, since the row was seeded
+    anew      (S,) bool: rows that began a new episode in load_state_dict, as their game does not repeat itself
     """
 
     family = ""
@@ -55,6 +56,7 @@ class VectorEnv:
         self.obs = np.zeros((len(self.seeds), self.n_agents, self.n_obs), np.float32)
         self.t = np.zeros(len(self.seeds), np.int64)
         self.episode = np.full(len(self.seeds), -1)  # before the first reset
+        self.anew = np.zeros(len(self.seeds), bool)
 
     def reset(self, where: np.ndarray | None = None) -> np.ndarray:
         """Start a new episode in the rows where `where` (S,) is True, in all if None. Returns obs (S, N, O)."""

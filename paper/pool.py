@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,7 @@ class Pool:
 
     def __init__(self, args: argparse.Namespace, states: list[State], rank: int, workers: int):
         self.args, self.states, self.rank, self.workers = args, states, rank, workers
-        self.lock, self.stopped = threading.Lock(), threading.Event()
+        self.lock, self.stopped = threading.RLock(), threading.Event()  # a second signal may come while one is served
         self.tried: set[int] = set()
         self.children: dict[str, subprocess.Popen] = {}
         self.failed: dict[str, Path] = {}  # with their logs
@@ -40,27 +41,47 @@ class Pool:
     def work(self) -> None:
         while not self.stopped.is_set():
             with self.lock:
-                for i, old in enumerate(self.states):
-                    if not old.left or i in self.tried or old.running():
-                        continue
-                    if lock := old.claim():
-                        state = self.states[i] = State(old.row, self.args.data_dir, self.args.results)
-                        if not state.left:  # another process has finished it meanwhile
-                            lock.close()
-                            continue
-                        self.tried.add(i)
-                        break
-                else:
-                    return
+                taken = self.take()
+            if taken is None:
+                return
+            state, lock = taken
             with lock:
-                self.train(state, lock)
+                try:
+                    self.train(state, lock)
+                except OSError as error:  # no such launcher, or a disk that cannot be written to
+                    self.fail(state, str(error))
+
+    def take(self) -> tuple[State, IO[str]] | None:
+        """Claim the next row; None where there is none."""
+        for i, old in enumerate(self.states):
+            if not old.left or i in self.tried or old.running():
+                continue
+            try:
+                lock = old.claim()
+            except OSError as error:
+                self.tried.add(i)
+                self.fail(old, str(error))
+                continue
+            if lock:
+                state = self.states[i] = State(old.row, self.args.data_dir, self.args.results)
+                if state.left:
+                    self.tried.add(i)
+                    return state, lock
+                lock.close()  # another process has finished it meanwhile
+        return None
+
+    def fail(self, state: State, why: str) -> None:
+        with self.lock:
+            name = state.row.experiment + state.row.suffix
+            self.failed[name] = state.log
+            self.children.pop(name, None)
+            self.say(f"FAILED {name}, {why}: {state.log}")
 
     def train(self, state: State, lock: IO[str]) -> None:
         """Run the row's commands, their output to run_all.log in its folder."""
         name, began, status = state.row.experiment + state.row.suffix, time.monotonic(), 0
         environment = {key: value for key, value in os.environ.items() if key not in itertools.chain(*LAUNCHERS)}
-        log_path = state.log
-        with open(log_path, "a") as log:
+        with open(state.log, "a") as log:
             for command in state.commands(shlex.split(self.args.launcher), self.args.threads):
                 log.write(f"$ {shlex.join(command)}\n")
                 log.flush()
@@ -85,34 +106,33 @@ class Pool:
                 if status:
                     break
         with self.lock:
-            del self.children[name]
+            self.children.pop(name)
             for k, old in enumerate(self.states):  # others may work on them, too
                 self.states[k] = State(old.row, self.args.data_dir, self.args.results) if old.left else old
             if self.stopped.is_set():
                 self.say(f"stopped {name}")
             elif status or any(now.left for now in self.states if now.row is state.row):
-                self.failed[name] = log_path
-                self.say(f"FAILED {name}, status {status}: {log_path}")
+                self.fail(state, f"status {status}")
             else:
                 self.say(f"done {name} in {clock(time.monotonic() - began)}")
 
     def stop(self, signum: int, frame: object) -> None:
         """Every program saves and ends; no row is started any more."""
         self.stopped.set()
-        for child in list(self.children.values()):
-            child.terminate()
+        with self.lock:  # a program that is being started is among them then
+            for child in self.children.values():
+                child.terminate()
 
     def run(self) -> int:
         before = {signum: signal.signal(signum, self.stop) for signum in SIGNALS}
-        threads = [threading.Thread(target=self.work) for _ in range(self.args.jobs)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(self.args.jobs) as threads:
+            ends = [threads.submit(self.work) for _ in range(self.args.jobs)]
         for signum, handler in before.items():
             signal.signal(signum, handler)
         for name, log in self.failed.items():
             say(f"run_all: {name} failed: {log}", sys.stderr)
+        for end in ends:
+            end.result()  # raises what ended a worker
         if self.stopped.is_set():
             say("run_all: stopped; everything is saved: rerun the same command to resume", sys.stderr)
             return 130

@@ -43,6 +43,11 @@ class Memory:
             over = torch.from_numpy(ended).to(self.last.device)[:, None].expand(self.last.shape)
             self.hidden[over], self.last[over] = 0, -1
 
+    def cut(self, row: int, where: np.ndarray) -> None:
+        """Forget the episodes of one seed's environments (L,) that go on with a new one."""
+        over = torch.from_numpy(where).to(self.last.device).expand(self.last[row].shape)
+        self.hidden[row][over], self.last[row][over] = 0, -1
+
     def state_dict(self, row: int) -> dict[str, Tensor]:
         return {"hidden": self.hidden[row], "last": self.last[row]}
 

@@ -21,6 +21,7 @@ class MaskedEnv:
     obs    (S, N, L, O) float32, rounded to float16: what the next action is chosen on; zero for an agent that is dead
     avail  (S, N, L, A) bool: the actions that are legal now; each agent has one, a dead one too
     t      (S, L) int: steps since the episode began
+    anew   (S, L) bool: those that began a new episode in load_state_dict, as their game does not repeat itself
     won    (S, L) float: 1 where the step just taken won the episode, else 0; NaN in a game that does not tell
     """
 
@@ -36,6 +37,7 @@ class MaskedEnv:
         self.obs, self.avail = np.zeros((S, N, L, self.n_obs), np.float32), np.zeros((S, N, L, self.n_act), bool)
         self.t, self.won = np.zeros((S, L), np.int64), np.zeros((S, L))
         self.ret = np.zeros((S, L))  # of the episode so far
+        self.anew = np.zeros((S, L), bool)
         self.reseed([seed if k == 0 else _further(seed, k) for seed in seeds for k in range(copies)])
 
     def reseed(self, seeds: Sequence[int]) -> None:

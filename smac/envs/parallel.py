@@ -109,6 +109,7 @@ class ParallelGames(MaskedEnv):
         if not np.array_equal(again.astype(np.float16).astype(np.float32), self.obs[row, :, copy], equal_nan=True):
             text = f"{self.name}: does not repeat itself from the same seed and actions"
             print(f"{text}, so the resumed run starts a new episode instead", file=sys.stderr)
+            self.anew[row, copy] = True
             self.reset(where)
 
     def table(self) -> str:

@@ -90,14 +90,17 @@ class Short(ParallelEnv):
 
     def reset(self, seed: int | None = None, options: Any = None) -> Any:
         self.left, self.agents = (seed or 0) % 5 + 1, ["a"]
-        return {"a": np.zeros(1, np.float32)}, {"a": {}}
+        return {"a": self.see()}, {"a": {}}
+
+    def see(self) -> np.ndarray:
+        return np.zeros(1, np.float32)
 
     def step(self, actions: Any) -> Any:
         assert self.agents, "stepped after its end"
         self.left -= 1
         over = self.left == 0
         self.agents = [] if over else ["a"]
-        return {"a": np.zeros(1, np.float32)}, {"a": 1.0}, {"a": over}, {"a": False}, {"a": {}}
+        return {"a": self.see()}, {"a": 1.0}, {"a": over}, {"a": False}, {"a": {}}
 
 
 def test_a_parallel_env_is_not_stepped_after_its_end(monkeypatch):
@@ -108,6 +111,22 @@ def test_a_parallel_env_is_not_stepped_after_its_end(monkeypatch):
     returns, lengths, _ = evaluate(env, lambda obs: torch.zeros(*obs.shape[:3], 1), (1, 2), 10, "cpu")
     assert np.array_equal(returns, lengths)
     assert len(np.unique(lengths)) > 1
+
+
+def test_an_episode_that_is_over_does_not_count_among_what_a_saturated_agent_did(monkeypatch):
+    """Its row goes on with zeros, on which the policy acts, too."""
+    module: Any = types.ModuleType("short_module")
+    module.Short = Short
+    monkeypatch.setitem(sys.modules, "short_module", module)
+    env = envs.make("short_module:Short", [0] * 8, max_ep_len=50)
+
+    def pi(obs: torch.Tensor) -> torch.Tensor:
+        return torch.where(obs > 0, -1.0, 1.0)
+
+    monkeypatch.setattr(Short, "see", lambda self: np.full(1, self.left, np.float32))
+    assert evaluate(env, pi, (1, 2), 10, "cpu")[2].tolist() == [[1], [1]]
+    monkeypatch.setattr(Short, "see", lambda self: np.ones(1, np.float32))
+    assert evaluate(env, pi, (1, 2), 10, "cpu")[2].tolist() == [[0], [0]]  # has seen one state alone
 
 
 def test_training_and_the_global_generator_are_left_untouched():

@@ -28,8 +28,10 @@ from safetensors.numpy import load_file
 
 import i2q_ddpg
 import iddpg
+import ippo
 from common import checkpoint, runs
 from common.checkpoint import Checkpoints
+from common.log import Log
 from common.provenance import commit
 from common.run import Run
 
@@ -169,8 +171,86 @@ def test_seeds_whose_last_checkpoints_differ_go_on_together_from_a_common_one(st
     status, out, _ = start(**GAME, num_runs=2)
     assert status == 0
     assert "one group after another" not in out
+    assert "not all seeds were saved at step 80: seeds [0] go back to step 40 with the others" in out
     assert_same(reference(start, straight, "x", **GAME), folder(tmp_path))
     assert [row["Epoch"] for row in rows(folder(tmp_path))] == ["1", "2", "3"]
+
+
+def test_a_seed_that_is_ahead_never_goes_back_to_where_others_start(start, at_step, tmp_path):
+    """Its first checkpoint is that of step 0, where a new seed stands, too."""
+    flags = {**GAME, "save_freq": 2}
+    assert start(**{**flags, "epochs": 2})[0] == 0
+    status, out, _ = start(**flags, num_runs=2)
+    assert status == 0
+    assert "seeds [1] at step 0, seeds [0] at step 80" in out
+    assert "[s0] epoch 1/3" not in out
+    begun = {**GAME, "exp_name": "y"}
+    at_step(30, lambda: signal.raise_signal(signal.SIGTERM))
+    assert start(**begun)[0] == 143
+    at_step(5, lambda: signal.raise_signal(signal.SIGTERM))
+    assert start(**begun, num_runs=2)[0] == 143  # seed 1 alone had begun
+    assert "seeds [1] at step 5, seeds [0] at step 30" in start(**begun, num_runs=2)[1]
+
+
+def test_a_time_is_that_of_its_own_seed(start, tmp_path, monkeypatch):
+    """Also where seeds were trained apart, and go on together."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "time", lambda self, row: 1000.0)
+        assert start(**{**GAME, "epochs": 1})[0] == 0
+    assert start(**{**GAME, "epochs": 1}, seed=1)[0] == 0
+    assert start(**GAME, num_runs=2)[0] == 0
+    assert all(float(row["Time"]) >= 1000 for row in rows(folder(tmp_path, 0)))
+    assert all(float(row["Time"]) < 1000 for row in rows(folder(tmp_path, 1)))
+
+
+class Drifting(ParallelEnv):
+    """One agent whose game never repeats itself, and never ends."""
+
+    def __init__(self) -> None:
+        self.possible_agents, self.agents, self.seen = ["a"], [], 0
+
+    def observation_space(self, agent: str) -> Box:
+        return Box(-9, 9, (1,))
+
+    action_space = observation_space
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.agents = ["a"]
+        return self.see(), {"a": {}}
+
+    def see(self) -> dict[str, np.ndarray]:
+        self.seen += 1
+        return {"a": np.full(1, self.seen / 1000, np.float32)}
+
+    def step(self, actions: Any) -> Any:
+        return self.see(), {"a": 1.0}, {"a": False}, {"a": False}, {"a": {}}
+
+
+@pytest.mark.parametrize("algorithm", [iddpg, ippo])
+def test_where_a_game_cannot_be_repeated_the_episode_that_was_cut_off_counts_nowhere(
+    start, at_step, tmp_path, monkeypatch, algorithm
+):
+    monkeypatch.setitem(sys.modules, "drifting_module", module := types.ModuleType("drifting_module"))
+    module.Drifting = Drifting  # pyright: ignore[reportAttributeAccessIssue]
+    flags = {name: TINY[name] for name in ("steps_per_epoch", "num_test_episodes", "test_ep_len", "epochs", "threads")}
+    flags |= {"env": "drifting_module:Drifting", "exp_name": "x", "max_ep_len": 20, "hid": 4}
+    at_step(30, lambda: signal.raise_signal(signal.SIGTERM))
+    assert start(algorithm, **flags)[0] == 143
+    ended = []
+    if algorithm is ippo:
+        update = ippo.update
+
+        def patched(a, steps, cfg):
+            ended.append(steps.ended.clone())
+            return update(a, steps, cfg)
+
+        monkeypatch.setattr(ippo, "update", patched)
+    status, _, err = start(algorithm, **flags)
+    assert status == 0
+    assert "starts a new episode" in err
+    assert {row["EpLen"] for row in rows(folder(tmp_path))} == {"20"}
+    if algorithm is ippo:
+        assert np.flatnonzero(ended[0][0, 0].numpy()).tolist() == [19, 29]  # counted from 0; the second is the break
 
 
 def test_a_run_goes_on_with_the_threads_that_it_began_with(start, at_step, tmp_path, monkeypatch):
@@ -337,6 +417,15 @@ def test_two_processes_in_one_folder_are_refused_and_mpi_is_not_imported_without
     _, err = first.communicate(timeout=300)
     assert first.returncode == 143
     assert err.strip().endswith("False")
+
+
+def test_who_only_looks_whether_a_folder_is_locked_stops_nobody(start, tmp_path, monkeypatch):
+    path = folder(tmp_path) / ".lock"
+    path.parent.mkdir(parents=True)
+    looking = open(path, "w")  # noqa: SIM115
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda seconds: looking.close())
+    assert start(**{**GAME, "epochs": 1})[0] == 0
 
 
 def test_on_a_terminal_there_is_a_bar_with_speed_and_time_left(tmp_path):

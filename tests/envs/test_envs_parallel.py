@@ -54,6 +54,24 @@ class Herd(ParallelEnv):
         pass
 
 
+class Skew(Herd):
+    """One agent whose actions have 200 limits of which many are not hit by centre + half-width in float32."""
+
+    def __init__(self):
+        super().__init__()
+        rng = np.random.default_rng(0)
+        self.possible_agents = ["a"]
+        self.observation_spaces = {"a": Box(-9, 9, (1,))}
+        self.action_spaces = {"a": Box(-rng.uniform(0, 3, 200).astype("f4"), rng.uniform(0, 3, 200).astype("f4"))}
+
+    def seen(self):
+        return {"a": np.zeros(1, np.float32)}
+
+    def step(self, actions):
+        self.last = actions
+        return self.seen(), {"a": 1.0}, {"a": False}, {"a": False}, {"a": {}}
+
+
 class Digital(Herd):
     """Herd, but the dog has three actions to choose from."""
 
@@ -176,12 +194,23 @@ def test_a_restored_parallel_row_continues_bit_for_bit_though_the_environment_sa
         assert np.array_equal(env.obs[1:], fresh.obs)
 
 
+def test_no_action_leaves_its_box_by_rounding(module):
+    module.skew = Skew
+    env = make(f"{HERE}:skew", [0])
+    env.reset()
+    for act in (-1, 1):
+        env.step(np.full((1, 1, 200), act, np.float32))
+        assert env.boxes[0].contains(env.envs[0].last["a"])
+
+
 def test_one_that_does_not_repeat_itself_starts_a_new_episode_and_says_so(capsys):
     env = make(f"{HERE}:wild", [1])
     env.reset()
     env.step(np.zeros((1, 2, 2), np.float32))
+    assert not env.anew[0]
     env.load_state_dict(0, env.state_dict(0))
     assert env.t[0] == 0
+    assert env.anew[0]
     line = capsys.readouterr().err
     assert "starts a new episode" in line
     assert line.count("\n") == 1

@@ -46,7 +46,7 @@ def main(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "ROOT", tmp_path)
     use(monkeypatch, "1", "2")
     folders = ["--data_dir", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
-    return lambda *argv: run_all.main(["--jobs", "1", *argv, *folders])
+    return lambda *argv: run_all.main(["--jobs", "1", *folders, *argv])
 
 
 def use(monkeypatch, *lams: str) -> None:
@@ -244,6 +244,37 @@ def test_a_signal_lets_the_program_save_and_starts_no_other(main, tmp_path, caps
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
     assert "rerun the same command" in capsys.readouterr().err
     assert not (tmp_path / "data" / "lam1").exists()
+
+
+def test_what_cannot_be_started_has_failed(main, tmp_path, capsys):
+    """Neither a launcher that does not exist nor a folder that cannot be made ends in `all done`."""
+    assert main("--launcher", "no-such-launcher") == 1
+    out, err = capsys.readouterr()
+    assert "FAILED lam1, [Errno 2] No such file or directory: 'no-such-launcher'" in out and "FAILED lam2" in out
+    assert err.splitlines() == [
+        f"run_all: {name} failed: {tmp_path}/data/{name}/run_all.log" for name in ("lam1", "lam2")
+    ]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "lam1").write_text("a file")
+    assert main("--data_dir", str(tmp_path / "other")) == 1
+    out = capsys.readouterr().out
+    assert "FAILED lam1" in out and "done lam2" in out
+
+
+def test_a_program_that_is_being_started_when_a_signal_comes_is_stopped_too(main, tmp_path, monkeypatch):
+    use(monkeypatch, "5")
+    popen = subprocess.Popen
+
+    def slow(*args, **kwargs):
+        child = popen(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)  # the main thread serves the signal before the child is known
+        return child
+
+    monkeypatch.setattr(pool.subprocess, "Popen", slow)
+    began = time.monotonic()
+    assert main() == 130
+    assert time.monotonic() - began < 20
 
 
 def test_a_row_that_another_process_has_claimed_is_left_to_it(main, tmp_path, capsys):

@@ -123,6 +123,7 @@ def test_a_game_that_does_not_repeat_itself_starts_anew(capfd):
     other.load_state_dict(0, env.state_dict(0))
     assert "does not repeat itself from the same seed and actions" in capfd.readouterr().err
     assert other.t[0, 0] == 0 and other.avail.any(-1).all()
+    assert other.anew.all() and not env.anew.any()
 
 
 def test_the_replay_holds_what_the_dead_saw_and_did():

@@ -58,6 +58,20 @@ def test_a_memory_forgets_at_an_episodes_end_and_there_alone(module, flags):
     assert not np.array_equal(again[0, :, 1], first[0, :, 1])
 
 
+@all_learners
+def test_a_memory_forgets_an_episode_that_was_cut_off(module, flags):
+    env = game((0,), copies=2)
+    env.reset()
+    agents, cfg = make_agents(module, game((0,)), **flags)
+    memory = Memory(env, cfg.rnn_hid, "cpu")
+    first = memory.values([agents], env)
+    memory.acted(first.argmax(-1))
+    memory.cut(0, np.array([False, True]))
+    again = memory.values([agents], env)
+    assert np.array_equal(again[0, :, 1], first[0, :, 1])
+    assert not np.array_equal(again[0, :, 0], first[0, :, 0])
+
+
 def test_epsilon_falls_in_a_line_and_stays():
     assert [epsilon(step, 100, 0.05) for step in (0, 50, 100, 1000)] == pytest.approx([1, 0.525, 0.05, 0.05])
 
