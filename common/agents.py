@@ -71,6 +71,11 @@ class Stacks:
         """Every tensor that an update may change, by name; themselves, not copies."""
         return state.tensors(self, self._constants())
 
+    def scratch(self) -> list[Tensor]:
+        """Memory of an update that is written before it is read: the optimisers' gradients."""
+        found = {id(leaf.owner): getattr(leaf.owner, "grads", None) for leaf in state.leaves(self, self._constants())}
+        return [grads.flat for grads in found.values() if isinstance(grads, Net)]
+
     def state_dict(self, row: int) -> dict[str, Any]:
         return state.save(self, row, self.layout.seeds, self._constants())
 

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from common import layout
+from common.errors import UsageError
 from common.layout import one_line, read_whole
 from common.replay import Replay
 
@@ -207,6 +208,13 @@ def flatten(parts: Mapping[str, Mapping[str, Any]], prefix: str = "") -> tuple[d
             arrays[key] = np.asarray(value, order="C")
         else:
             values[key] = value.item() if isinstance(value, np.generic) else value
+            try:
+                json.dumps(values[key])
+            except (TypeError, ValueError) as error:
+                raise UsageError(
+                    f"{key.replace('/', '.')}: cannot be saved in a checkpoint ({error}); state_dict may hold tensors, "
+                    "arrays, dicts of these, and what JSON can"
+                ) from None
     return arrays, values
 
 

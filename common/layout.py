@@ -45,10 +45,14 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """
     names = [name for name in sorted({*old, *new} - FREE) if old.get(name) != new.get(name)]
     names = next(([name] for name in ("algorithm", "env") if name in names), names)
-    return ", ".join(
-        f"{name if name.isidentifier() else repr(name)} {short(repr(old.get(name)))}, not {new.get(name)!r}"
-        for name in names
-    )
+    return ", ".join(_differ(name if name.isidentifier() else repr(name), name, old, new) for name in names)
+
+
+def _differ(word: str, name: str, old: dict[str, Any], new: dict[str, Any]) -> str:
+    if name not in old:
+        return f"no {word}, which is {new[name]!r} here"
+    value = f"{word} {short(repr(old[name]))}"
+    return f"{value}, not {new[name]!r}" if name in new else f"{value}, which is unknown here"
 
 
 def short(text: str) -> str:

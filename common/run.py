@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import itertools
+import json
 import signal
 import sys
 import time
@@ -15,7 +16,7 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from common import checks, limits, writers
-from common.checkpoint import NONSENSE, Damaged, write_atomic
+from common.checkpoint import NONSENSE, Damaged, flatten, write_atomic
 from common.console import Once, clock, say
 from common.errors import SeedFailure, UsageError, defect, exit_status, files, of_seeds, trace
 from common.fast.kernels import Kernels
@@ -65,11 +66,18 @@ class Run:
     def track(self, **parts: Any) -> None:
         """Name what a checkpoint holds, objects with state_dict(row), load_state_dict(row, state), and restore it."""
         self.parts = parts
+        for name, part in parts.items():
+            if name != "replay" and hasattr(part, "read") and hasattr(part, "write"):
+                raise UsageError(
+                    f"run.track({name}=...): the transitions of one replay are saved, which is tracked as replay=...; "
+                    "keep what another one holds in arrays of its own, with state_dict and load_state_dict"
+                )
         limits.check(self.config, len(self.seeds), parts["env"])
         if hasattr(parts["agents"], "use"):
             parts["agents"].use(self.kernels)
         if self.start == 0:
-            self._states(0)  # refuses what cannot be saved while nothing is written yet
+            for state in self._states(0):
+                flatten(state)  # refuses what cannot be saved while nothing is written yet
         progress = [self._restore(row) if self.start else "" for row in range(len(self.seeds))]
         with files():
             for folder, text in zip(self.folders, progress):  # nothing is changed before all of them are restored
@@ -87,10 +95,11 @@ class Run:
         folder, part = self.folders[row], None
         try:
             state = folder.checkpoints.load(self.start, self.parts.get("replay"), row)
-            if missing := [name for name in (*self.parts, "log", "folder") if name not in state]:
+            empty = [name for name, part in self.parts.items() if not part.state_dict(row)]  # which leaves no trace
+            if missing := [name for name in (*self.parts, "log", "folder") if name not in {*state, *empty}]:
                 raise Damaged(f"no {missing[0]}")
             for name, part in self.parts.items():
-                part.load_state_dict(row, state[name])
+                part.load_state_dict(row, state.get(name, {}))
             part = None
             self.log.load_state_dict(row, state["log"], self.config.device)
             if np.any(anew := self.parts["env"].anew[row]):
@@ -115,7 +124,16 @@ class Run:
         if wish == "off" or (wish == "auto" and on_cpu and self.kernels is None):
             return Plain(update)
         make = functools.partial(operations, self.kernels) if on_cpu else cuda_graph
-        return Recorded(update, make, self.say, required=wish == "on", exact=on_cpu)
+        return Recorded(update, make, self.say, required=wish == "on", exact=on_cpu, others=self._others)
+
+    def _others(self) -> dict[str, bytes]:
+        """The state of each tracked part but the agents."""
+        found = {}
+        for name, part in self.parts.items():
+            if name != "agents":
+                arrays, values = flatten({str(row): part.state_dict(row) for row in range(len(self.seeds))})
+                found[name] = save(arrays) + json.dumps(values).encode()
+        return found
 
     def steps(self) -> Iterator[int]:
         """The environment steps still to do, counted from 1; saves between them when it is time or a signal came."""

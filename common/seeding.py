@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import UsageError
+
 # Appended to, never reordered. Key 0 is the environments': for numpy the entropies (s, 0) and s are the same, and the
 # environments' generators, which belong to them, start from s.
 PURPOSES = ("environment", "exploration", "replay", "weights", "update")
@@ -18,6 +20,8 @@ class Streams:
     """
 
     def __init__(self, seeds: Sequence[int], purpose: str):
+        if purpose not in PURPOSES:
+            raise UsageError(f"Streams(seeds, {purpose!r}): the purposes are {', '.join(PURPOSES)}; 'update' is free")
         key = PURPOSES.index(purpose)
         self.rngs = [np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, key]))) for seed in seeds]
 

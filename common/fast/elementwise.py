@@ -57,7 +57,9 @@ RULES: dict[OpOverload, Callable[..., list[Part] | None]] = {  # what PyTorch's 
     aten.clamp.out: _clamp,
     aten.cat.out: _cat,
     aten.clone.out: lambda out, x, memory_format=None: [("copy", out, x)],
-    aten.copy_.default: lambda out, x: [("narrow" if x.dtype == torch.float64 != out.dtype else "copy", out, x)],
+    aten.copy_.default: lambda out, x, non_blocking=False: [
+        ("narrow" if x.dtype == torch.float64 != out.dtype else "copy", out, x)
+    ],
     aten._foreach_add_.Scalar: lambda tensors, number: [("add", x, x, number) for x in tensors],
 }
 

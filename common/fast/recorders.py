@@ -1,13 +1,15 @@
 """What makes a record of a step: a CUDA graph on a GPU, a list of operations on the CPU."""
 
 import functools
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -131,6 +133,52 @@ class Recorder(TorchDispatchMode):
             _run(self.calls)
 
 
+class Guard(TorchDispatchMode):
+    """Notes what the operations of an update do that no record can repeat, or repeats unseen.
+
+    `changed`: tensors that are written in place, were there before, and are none of `own`. `read`: how a number was
+    taken out of a tensor without an operation.
+    """
+
+    def __init__(self, own: Iterable[Tensor]):
+        super().__init__()
+        self.known, self.changed, self.read = _storages(list(own)), list[Tensor](), ""
+        self.reads = Reads(self)
+
+    def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # pyright: ignore
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        for k, argument in enumerate(func._schema.arguments):
+            if argument.is_write:
+                written = args[k] if k < len(args) else kwargs.get(argument.name)
+                self.changed += [x for x in _tensors(written) if not _storages(x) <= self.known]
+        self.known |= _storages(out) - _storages((args, kwargs))
+        return out
+
+    def __enter__(self) -> Any:
+        self.reads.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.reads.__exit__(*error)
+
+
+class Reads(TorchFunctionMode):
+    """Tells a Guard of numbers that leave a tensor without an operation."""
+
+    ways = (torch.Tensor.numpy, torch.Tensor.tolist, torch.Tensor.__array__, torch.Tensor.__dlpack__)
+
+    def __init__(self, guard: Guard):
+        super().__init__()
+        self.guard = guard
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.ways:
+            self.guard.read = func.__name__
+        return func(*args, **(kwargs or {}))
+
+
 EMPTY = {torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty}  # only take memory
 CONSTANT = {torch.ops.aten.ones_like, torch.ops.aten.zeros_like, torch.ops.aten.zeros, torch.ops.aten.new_zeros}
 CONSTANT |= {torch.ops.aten.scalar_tensor}
@@ -149,7 +197,12 @@ def _again(func: OpOverload, args: Any, kwargs: Any, results: list[Tensor]) -> C
         if len(outs) == len(results) and inputs == [
             (a.name, str(a.type)) for a in form._schema.arguments if not a.is_out
         ]:
-            return functools.partial(form, *args, **kwargs, **dict(zip(outs, results, strict=True)))
+            call = functools.partial(form, *args, **kwargs, **dict(zip(outs, results, strict=True)))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                call()
+            if not caught:  # some resize what they are given, and warn of it each time
+                return call
 
     def copied() -> None:
         for result, new in zip(results, _tensors(func(*args, **kwargs)), strict=True):

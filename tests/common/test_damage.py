@@ -230,7 +230,7 @@ REFUSED = {
     "a policy that is a folder": (replaced("policy.safetensors", filled), "policy.safetensors" + STRAY),
     "a lock that is a folder": (replaced(".lock", filled), ".lock" + STRAY),
     "another's compile": (config(compile=["on"]), r"config.json: compile \['on'\]: must be 'on' or 'off'; fix it"),
-    "a key of two lines": (config(**{"a\nb": 1}), r"x_s0: holds a run with 'a\\nb' 1, not None; .*"),
+    "a key of two lines": (config(**{"a\nb": 1}), r"x_s0: holds a run with 'a\\nb' 1, which is unknown here; .*"),
     "a value without end": (config(gamma="9" * 10_000), r"x_s0: holds a run with gamma '9{59}\.\.\., not 0\.99; .*"),
     "a part that is missing": (
         signed(lambda manifest: [manifest["values"].pop(name) for name in list(manifest["values"]) if "log/" in name]),

@@ -1,6 +1,8 @@
 """Recorded updates, as a CPU replays them and with a stand-in for a GPU's; a replay that is sent to late."""
 
+import ctypes
 import functools
+import types
 
 import numpy as np
 import pytest
@@ -131,18 +133,16 @@ def test_records_share_no_memory_with_each_other_or_with_what_comes_between():
     assert not same_bits(*(parameters(bench.plain, 0) for bench in benches))["q"]
 
 
-def test_what_is_recorded_runs_without_the_updates_python_but_for_the_calls_that_are_tested():
-    entered = []
-
+def test_what_is_recorded_runs_without_the_updates_python_but_for_the_calls_that_are_tested(capsys):
     def update(agents, batch, cfg):
-        entered.append(len(turns))
+        print("entered")
         return iddpg.update(agents, batch, cfg)
 
-    turns: list[int] = []
     bench = Bench(iddpg, update, compiled())
+    entered = []
     for turn in range(12):
-        turns.append(turn)
         bench.fast(bench.recorded, make_batch(bench.env, seed=turn), bench.cfg)
+        entered += [turn + 1] * capsys.readouterr().out.count("entered")
     assert entered == [1, 1, 2, 3, 10]
 
 
@@ -205,9 +205,12 @@ def test_a_loop_whose_rounds_differ_is_found_out():
     "odd, reason",
     [
         (lambda loss: float(loss.sum()) * loss, "reads a number out of a tensor"),
+        (lambda loss: float(loss.numpy().mean()) * loss, "reads numbers out of a tensor (numpy)"),
+        (lambda loss: max(loss[0].tolist()) * loss, "reads numbers out of a tensor (tolist)"),
+        (lambda loss: float(np.asarray(loss).mean()) * loss, "reads numbers out of a tensor (__array__)"),
         (lambda loss: loss[loss > 0].sum() * torch.ones_like(loss), "shape of a result depends on values"),
     ],
-    ids=["item", "mask"],
+    ids=["item", "numpy", "tolist", "asarray", "mask"],
 )
 def test_an_update_that_cannot_be_recorded_runs_as_written_and_says_why_in_one_line(odd, reason):
     def update(agents, batch, cfg):
@@ -336,11 +339,11 @@ FACTOR = 1.0
 
 
 def test_a_replay_that_gives_something_else_is_found_out_and_the_agents_are_as_the_update_leaves_them():
-    constants = []
-
     def update(agents, batch, cfg):
-        constants.append(batch.rew.mean().numpy().copy())  # goes round PyTorch: a record would keep the first one
-        loss = (q_loss(agents, batch, cfg) * torch.from_numpy(constants[-1])).mean(-1)
+        rew = ctypes.c_float.from_address(
+            batch.rew.data_ptr()
+        ).value  # goes round PyTorch: a record would keep the first
+        loss = (q_loss(agents, batch, cfg) * rew).mean(-1)
         agents.q_adam.descend(loss.sum())
         return {"LossQ": loss}
 
@@ -406,10 +409,174 @@ def test_noise_by_seed_is_an_argument():
     assert bench.said == []
 
 
-def test_arguments_are_tensors_or_plain_values():
-    bench = Bench(d3g, kernels=compiled())
-    with pytest.raises(TypeError, match="unhashable"):
-        bench.turn(0, [True])
+def test_an_argument_that_no_record_can_be_found_by_makes_it_run_as_written():
+    def update(agents, batch, cfg, weights):
+        loss = (q_loss(agents, batch, cfg) * float(weights[0])).mean(-1)
+        agents.q_adam.descend(loss.sum())
+        return {"LossQ": loss}
+
+    bench = Bench(iddpg, update, compiled())
+    assert all(bench.turn(turn, np.full(1, turn)) for turn in range(4))
+    (line,) = bench.said
+    assert "an argument is a ndarray" in line
+
+
+# What an update does beside what hangs on its agents
+
+
+def weighted(agents, batch, cfg, weight):
+    """An update whose loss has this weight, a number or a tensor."""
+    loss = (q_loss(agents, batch, cfg) * weight).mean(-1)
+    agents.q_adam.descend(loss.sum())
+    return {"LossQ": loss}
+
+
+class Scale:
+    """As a normaliser of one's own that run.track saves."""
+
+    def __init__(self):
+        self.tensor, self.streams, self.count = torch.ones(1), Streams([1], "update"), 0
+
+    def state(self):
+        return {"x": self.tensor.numpy().tobytes() + self.streams.state_dict(0)["generator"].encode()}
+
+
+RUNNING = torch.ones(1)
+
+
+@pytest.mark.parametrize("what", ["argument", "object", "global", "streams"])
+def test_what_is_changed_beside_the_agents_is_changed_once_by_each_call(what):
+    ends = []
+    for recorded in (False, True):
+        scale, said, prio = Scale(), [], torch.ones(2, 3, 4)
+        RUNNING.fill_(1)
+
+        def update(agents, batch, cfg, prio, scale=scale):
+            out = weighted(agents, batch, cfg, scale.tensor * RUNNING)
+            if what == "argument":
+                prio.add_(batch.rew[..., :4])
+            elif what == "object":
+                scale.tensor.lerp_(batch.rew.mean(), 0.1)
+            elif what == "global":
+                RUNNING.lerp_(batch.rew.mean(), 0.1)
+            else:
+                scale.streams.normal(3)
+            return out
+
+        env = Toy([1, 2])
+        agents, cfg = make_agents(iddpg, env)
+        agents.use(compiled())
+        fast = Recorded(update, functools.partial(operations, compiled()), said.append, others=scale.state)
+        for turn in range(5):
+            (fast if recorded else update)(agents, make_batch(env, seed=turn), cfg, prio)
+        ends.append([prio, RUNNING.clone(), scale.state(), *agents.tensors().values()])
+        if recorded:
+            (line,) = said
+            assert "update 1: from here on the update runs as written" in line
+            assert "does not hang on Agents" in line
+    assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(*ends, strict=True))
+
+
+GAINS = {"q": 1.0}
+METHOD = [1.0]
+
+
+class Schedule:
+    def __init__(self):
+        self.gain = 1.0
+
+    def value(self):
+        return self.gain
+
+
+def helper_module():
+    """A module of a user's own, with a function that reads what the module holds."""
+    module = types.ModuleType("a_helper")
+    exec("GAIN = [1.0]\ndef gain(): return GAIN[0]", module.__dict__)
+    return module
+
+
+helper = helper_module()
+
+
+@pytest.mark.parametrize("what", ["dict", "argument", "closure", "method", "helper"])
+def test_whatever_it_names_is_watched_also_in_functions_that_it_calls(what, monkeypatch):
+    schedule, given = Schedule(), Schedule()
+    ways = {
+        "dict": (lambda agents, given: GAINS["q"], lambda: GAINS.update(q=2.0)),
+        "argument": (lambda agents, given: given.value(), lambda: setattr(given, "gain", 2.0)),
+        "closure": (lambda agents, given: schedule.gain, lambda: setattr(schedule, "gain", 2.0)),
+        "method": (lambda agents, given: agents.gain(), lambda: METHOD.__setitem__(0, 2.0)),
+        "helper": (lambda agents, given: helper.gain(), lambda: helper.GAIN.__setitem__(0, 2.0)),
+    }
+    read, change = ways[what]
+
+    def update(agents, batch, cfg, given):
+        return weighted(agents, batch, cfg, read(agents, given))
+
+    for name, held in (("q", GAINS), ("GAIN", vars(helper))):
+        monkeypatch.setitem(held, name, [1.0] if name == "GAIN" else 1.0)
+    monkeypatch.setattr(iddpg.Agents, "gain", lambda self: METHOD[0], raising=False)
+    bench = Bench(iddpg, update, compiled())
+    for turn in range(4, 12):
+        if turn == 9:
+            change()
+        assert bench.turn(turn, given)
+    METHOD[0] = 1.0
+    (line,) = bench.said
+    assert "has changed" in line
+
+
+def test_diagnostics_are_the_callers_to_keep_and_to_change():
+    bench = Bench(iddpg, kernels=compiled())
+    kept = []
+    for turn in range(8):
+        out = bench.fast(bench.recorded, make_batch(bench.env, seed=turn), bench.cfg)
+        kept.append((out["LossQ"], out["LossQ"].clone()))
+        out.pop("LossQ")
+        out["mine"] = torch.zeros(2, 3)
+    assert all(torch.equal(loss, then) for loss, then in kept)
+    assert not torch.equal(kept[-1][0], kept[-2][0])
+    assert "mine" not in bench.fast(bench.recorded, make_batch(bench.env, seed=9), bench.cfg)
+
+
+def test_a_number_that_differs_in_each_call_ends_in_one_line_and_in_few_records():
+    bench = Bench(iddpg, weighted, compiled())
+    for turn in range(12):
+        assert bench.turn(turn, 1 + turn / 100)
+        assert len(bench.fast.records) <= 8
+    (line,) = bench.said
+    assert "update 9" in line and "more than 8 values" in line
+    bench = Bench(iddpg, weighted, compiled())
+    assert all(bench.turn(turn, torch.tensor(1 + turn / 100)) for turn in range(12))
+    assert bench.said == []
+
+
+def test_arguments_may_be_given_by_name():
+    said, env = [], Toy([1, 2])
+    one, cfg = make_agents(iddpg, env)
+    other, _ = make_agents(iddpg, env)
+    fast = Recorded(weighted, functools.partial(operations, None), said.append)
+    for turn in range(6):
+        weight = torch.tensor(1.0 + turn)
+        weighted(one, make_batch(env, seed=turn), cfg, weight=weight)
+        fast(other, make_batch(env, seed=turn), cfg, weight=weight)
+    assert all(map(torch.equal, one.tensors().values(), other.tensors().values()))
+    assert said == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_operations_that_take_more_than_most_are_recorded_without_a_warning():
+    def update(agents, batch, cfg):
+        out = weighted(agents, batch, cfg, 1.0)
+        with torch.no_grad():
+            q = iddpg.value(agents.q, batch.obs, batch.act)
+            copied = torch.empty_like(q).copy_(q, non_blocking=True)
+        return {**out, "median": q.quantile(0.5, -1), "copied": copied.mean(-1)}
+
+    bench = Bench(iddpg, update, compiled())
+    assert all(bench.turn(turn) for turn in range(12))
+    assert bench.said == []
 
 
 def test_a_record_that_may_round_otherwise_is_held_to_a_tolerance():

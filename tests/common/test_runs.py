@@ -33,6 +33,7 @@ from common import checkpoint, runs
 from common.checkpoint import Checkpoints
 from common.log import Log
 from common.provenance import commit
+from common.replay import Replay
 from common.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,6 +175,62 @@ def test_seeds_whose_last_checkpoints_differ_go_on_together_from_a_common_one(st
     assert "not all seeds were saved at step 80: seeds [0] go back to step 40 with the others" in out
     assert_same(reference(start, straight, "x", **GAME), folder(tmp_path))
     assert [row["Epoch"] for row in rows(folder(tmp_path))] == ["1", "2", "3"]
+
+
+class Kept:
+    """A part of a run that saves this."""
+
+    def __init__(self, what: Any):
+        self.what, self.loaded = what, None
+
+    def state_dict(self, row: int) -> dict[str, Any]:
+        return self.what
+
+    def load_state_dict(self, row: int, state: dict[str, Any]) -> None:
+        self.loaded = state
+
+
+def tracking(part: Any, name: str = "mine"):
+    """iddpg's train, whose run tracks one more part."""
+
+    def train(cfg: Any, run: Run) -> None:
+        track = run.track
+        run.track = lambda **parts: track(**parts, **{name: part})
+        iddpg.train(cfg, run)
+
+    return train
+
+
+def test_a_part_without_a_state_does_not_stop_a_run_from_going_on(start):
+    part = Kept({})
+    for epochs in (1, 2):
+        assert start(iddpg, tracking(part), **{**GAME, "epochs": epochs})[0] == 0
+    assert part.loaded == {}
+
+
+def test_a_part_that_cannot_be_saved_is_named_in_a_line(start, tmp_path):
+    status, _, err = start(iddpg, tracking(Kept({"past": {"rows": [np.ones(2)]}})), **GAME)
+    assert status == 2
+    assert err.count("\n") == 1
+    assert "mine.past.rows: cannot be saved in a checkpoint" in err
+    assert not folder(tmp_path).exists()
+
+
+def test_a_second_replay_is_refused_as_its_transitions_would_not_be_saved(start, tmp_path):
+    status, _, err = start(iddpg, tracking(Replay([0], 2, 2, 1, 100), "good"), **GAME)
+    assert status == 2
+    assert "run.track(good=...): the transitions of one replay are saved" in err
+    assert not folder(tmp_path).exists()
+
+
+def test_a_flag_that_a_run_did_not_have_is_said_so(start, tmp_path):
+    assert start(**{**GAME, "epochs": 1})[0] == 0
+    path = folder(tmp_path) / "config.json"
+    config = json.loads(path.read_text())
+    del config["lam"]
+    path.write_text(json.dumps({**config, "mine": 3}))
+    err = start(**GAME)[2]
+    assert "holds a run with no lam, which is 1.0 here, mine 3, which is unknown here; give the flags" in err
 
 
 def test_a_seed_that_is_ahead_never_goes_back_to_where_others_start(start, at_step, tmp_path):
