@@ -29,6 +29,7 @@ from paper.figures import (
 from paper.words import cell, compare, number, versus
 
 ESCAPED = 35.0  # a final score above it is out of the ring
+ABOVE = f"seeds above {ESCAPED:g}"
 LAM = "I2Q, rule 2, lambda"
 ON_LAM = {label.replace("λ =", LAM): learner for label, learner in FIGURES["7"].lines.items()}
 ON_LAM_1, TRAP = f"{LAM} 1", "trap_apart"  # a row of ON_LAM, and more of its seeds
@@ -107,11 +108,15 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def game(data: Data) -> str:
     """The learners on DifferentialGame-3, and in how many seeds they escape the ring."""
     lines = data.lines(GAME, ON_GAME)
-    rows = rows_of(lines, "IDDPG", lambda own: f"{(own > ESCAPED).sum()} of {len(own)}")
+    rows = rows_of(lines, "IDDPG", _above)
     marks = ", ".join(f"{name} {value:g}" for name, value in MARKS[GAME].items())
-    header = ["", "seeds", "steps", "final score", f"seeds above {ESCAPED:g}", *against("IDDPG")]
+    header = ["", "seeds", "steps", "final score", ABOVE, *against("IDDPG")]
     told = [markdown(header, rows), f"A test episode returns: {marks}.", escapes(lines), _larger(lines), _beside(data)]
     return "\n\n".join(filter(None, told))
+
+
+def _above(own: np.ndarray) -> str:
+    return f"{(own > ESCAPED).sum()} of {len(own)}"
 
 
 def _lam(label: str) -> float:
@@ -224,8 +229,9 @@ def _on_robots(data: Data, tasks: Sequence[str], learners: dict[str, str]) -> st
 
 def stochastic(data: Data) -> str:
     (task,) = FIGURES["8"].tasks
-    rows = rows_of(data.lines(task, FIGURES["8"].lines), "IDDPG")
-    return markdown(["", "seeds", "steps", "final score", *against("IDDPG")], rows) if rows else "Not run yet."
+    rows = rows_of(data.lines(task, FIGURES["8"].lines), "IDDPG", _above)
+    header = ["", "seeds", "steps", "final score", ABOVE, *against("IDDPG")]
+    return markdown(header, rows) if rows else "Not run yet."
 
 
 def observations(data: Data) -> str:
