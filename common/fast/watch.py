@@ -39,19 +39,19 @@ class Watch:
             self._add("update.args", [*update.args, *update.keywords.values()])
             update = update.func
         self._add("update", getattr(update, "__self__", None))
-        self.numbers = [
+        self.globals = [
             (name, held, name, value)
             for held in (getattr(update, "__globals__", {}),)
             for name, value in held.items()
             if type(value) in NUMBERS and not name.startswith("__")
         ]
         self.cells: list[tuple[str, types.CellType, Any]] = []
-        for function in _reached([update, *type(agents).__mro__]):
+        for function in _reached([update, agents, *more]):
             for name, held, value in _named(function):
-                self.numbers += [(name, held, name, value)] if type(value) in NUMBERS else []
+                self.globals.append((name, held, name, value))
                 self._add(name, value)
             for name, cell, value in _cells(function):
-                self.cells += [(name, cell, value)] if type(value) in NUMBERS else []
+                self.cells.append((name, cell, value))
                 self._add(name, value)
 
     def _add(self, name: str, value: Any) -> None:
@@ -82,13 +82,13 @@ class Watch:
             if all(map(is_, now, kept)):
                 continue
             for k, (a, b) in enumerate(zip(now, kept)):
-                if a is not b and not (type(a) is type(b) and type(a) in NUMBERS and (a == b or a != a)):
+                if not _same(a, b):
                     return f"{name}.{list(live)[k] if isinstance(live, dict) else k}"
-        for name, held, key, value in self.numbers:
-            if held.get(key) is not value and held.get(key) != value:
+        for name, held, key, value in self.globals:
+            if (now := held.get(key)) is not value and not _same(now, value):
                 return name
         for name, cell, value in self.cells:
-            if cell.cell_contents is not value and cell.cell_contents != value:
+            if not _same(cell.cell_contents, value):
                 return name
         for name, live, kept in self.arrays:
             if not np.array_equal(live, kept):
@@ -96,8 +96,12 @@ class Watch:
         return ""
 
 
+def _same(a: Any, b: Any) -> bool:
+    return a is b or (type(a) is type(b) and type(a) in NUMBERS and (a == b or a != a))
+
+
 def _reached(roots: Sequence[Any]) -> list[types.FunctionType]:
-    """The functions among these and what they name, methods of classes included, but for libraries'."""
+    """The functions among these and what they name, methods of objects and classes included, but for libraries'."""
     found: dict[int, types.FunctionType] = {}
     seen, waiting = set[int](), list(roots)
     while waiting:
@@ -107,10 +111,12 @@ def _reached(roots: Sequence[Any]) -> list[types.FunctionType]:
             continue
         seen.add(id(value))
         if isinstance(value, type):
-            waiting += vars(value).values()
+            waiting += [*value.__bases__, *vars(value).values()]
         elif isinstance(value, types.FunctionType):
             found[id(value)] = value
             waiting += [each for _, _, each in (*_named(value), *_cells(value))]
+        else:
+            waiting.append(type(value))
     return list(found.values())
 
 

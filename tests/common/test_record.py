@@ -479,6 +479,7 @@ def test_what_is_changed_beside_the_agents_is_changed_once_by_each_call(what):
 
 GAINS = {"q": 1.0}
 METHOD = [1.0]
+SCALE = torch.tensor(1.0)
 
 
 class Schedule:
@@ -487,6 +488,9 @@ class Schedule:
 
     def value(self):
         return self.gain
+
+    def of_all(self):
+        return METHOD[0]
 
 
 def helper_module():
@@ -499,14 +503,22 @@ def helper_module():
 helper = helper_module()
 
 
-@pytest.mark.parametrize("what", ["dict", "argument", "closure", "method", "helper"])
+@pytest.mark.parametrize("what", ["dict", "argument", "closure", "method", "object", "tensor", "captured", "helper"])
 def test_whatever_it_names_is_watched_also_in_functions_that_it_calls(what, monkeypatch):
-    schedule, given = Schedule(), Schedule()
+    schedule, given, captured = Schedule(), Schedule(), torch.tensor(1.0)
+
+    def capture():
+        nonlocal captured
+        captured = torch.tensor(2.0)
+
     ways = {
         "dict": (lambda agents, given: GAINS["q"], lambda: GAINS.update(q=2.0)),
         "argument": (lambda agents, given: given.value(), lambda: setattr(given, "gain", 2.0)),
         "closure": (lambda agents, given: schedule.gain, lambda: setattr(schedule, "gain", 2.0)),
         "method": (lambda agents, given: agents.gain(), lambda: METHOD.__setitem__(0, 2.0)),
+        "object": (lambda agents, given: given.of_all(), lambda: METHOD.__setitem__(0, 2.0)),
+        "tensor": (lambda agents, given: SCALE, lambda: globals().update(SCALE=torch.tensor(2.0))),
+        "captured": (lambda agents, given: captured, capture),
         "helper": (lambda agents, given: helper.gain(), lambda: helper.GAIN.__setitem__(0, 2.0)),
     }
     read, change = ways[what]
@@ -523,6 +535,7 @@ def test_whatever_it_names_is_watched_also_in_functions_that_it_calls(what, monk
             change()
         assert bench.turn(turn, given)
     METHOD[0] = 1.0
+    globals().update(SCALE=torch.tensor(1.0))
     (line,) = bench.said
     assert "has changed" in line
 
