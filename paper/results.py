@@ -34,6 +34,7 @@ ON_ROBOTS |= {"I2Q, released rule": f"{I2Q} --rule released"}
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
 PICTURES = {
     "differential_game": FIGURES["6"],
+    "stochastic_game": FIGURES["8"],
     "observations": FIGURES["observations"],
     "robots": Figure("9", "Multi-Agent MuJoCo", ROBOTS, ON_ROBOTS, (0, 0, 0), references=True),
 }
@@ -113,13 +114,15 @@ def fill(text: str, data: Data) -> str:
 
 
 def pictures(data: Data, out: Path) -> list[Path]:
-    """The pages' figures: the game seed by seed, what an agent sees, and the robots that have runs at equal steps."""
+    """The pages' figures: both games, one seed by seed; what an agent sees; robots at equal steps."""
     game = panels(PICTURES["differential_game"], data.runs)
     apart = [replace(panel, lines=[one for line in panel.lines for one in _seeds(line)], missing=()) for panel in game]
     robots = [_cut(panel) for panel in panels(PICTURES["robots"], data.runs) if panel.lines]
-    seen = panels(PICTURES["observations"], data.runs)
+    whole = {name: panels(PICTURES[name], data.runs) for name in ("stochastic_game", "observations")}
     found = []
-    for name, drawn in (("differential_game", apart), ("observations", seen), ("robots", robots)):
+    for name, drawn in {"differential_game": apart, **whole, "robots": robots}.items():
+        if not any(panel.lines for panel in drawn):  # not run yet
+            continue
         found.append(out / f"{name}.png")
         draw(drawn, found[-1], View(caption=describe(drawn, data.runs.fit(PICTURES[name]))))
     return found

@@ -168,7 +168,7 @@ def test_the_robots_of_readme_are_those_with_runs_at_equal_steps(tmp_path, monke
     monkeypatch.setattr(results, "draw", lambda panels, path, view: seen.append(panels))
     write_game(tmp_path, [90, 91], [28])
     results.pictures(Data(tmp_path), Path(tmp_path))
-    game, _, robots = seen
+    game, *_, robots = seen
     assert [len(line.runs) for line in game[0].lines] == [1, 1, 1]
     assert [panel.title for panel in robots] == [ROBOTS[0]]
     assert [line.x.tolist() for line in robots[0].lines] == [[10_000, 20_000]] * 2
