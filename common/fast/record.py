@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from common.fast import Refused
-from common.fast.recorders import Diagnostics, Guard, Unrecordable
+from common.fast.recorders import Diagnostics, Guard, Unrecordable, storages
 from common.fast.watch import Watch
 
 Update = Callable[..., Diagnostics]  # (agents, batch, cfg, *more)
@@ -116,8 +116,8 @@ class Recorded:
 
         written, wrong, changed = self._as_written(agents, step)
         if wrong:
-            for leaf, mine in zip(leaves, own):
-                if any(mine is x or mine.data_ptr() == x.data_ptr() for x in changed if isinstance(mine, Tensor)):
+            for leaf, mine in zip(leaves, own):  # the caller's own, of which `mine` is a copy
+                if isinstance(mine, Tensor) and storages(mine) & storages(changed):
                     leaf.copy_(mine)
             self._give_up(wrong)
             return written

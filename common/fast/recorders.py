@@ -116,7 +116,7 @@ class Recorder(TorchDispatchMode):
             self.calls.append(functools.partial(func, *args, **kwargs))
         elif not results:
             raise Unrecordable(f"it reads a number out of a tensor ({func})")
-        elif func.overloadpacket not in EMPTY and not _storages(results) & _storages((args, kwargs)):
+        elif func.overloadpacket not in EMPTY and not storages(results) & storages((args, kwargs)):
             self.calls.append(_again(func, args, kwargs, results))
         return out
 
@@ -142,7 +142,7 @@ class Guard(TorchDispatchMode):
 
     def __init__(self, own: Iterable[Tensor]):
         super().__init__()
-        self.known, self.changed, self.read = _storages(list(own)), list[Tensor](), ""
+        self.known, self.changed, self.read = storages(list(own)), list[Tensor](), ""
         self.reads = Reads(self)
 
     def __torch_dispatch__(self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # pyright: ignore
@@ -151,8 +151,8 @@ class Guard(TorchDispatchMode):
         for k, argument in enumerate(func._schema.arguments):
             if argument.is_write:
                 written = args[k] if k < len(args) else kwargs.get(argument.name)
-                self.changed += [x for x in _tensors(written) if not _storages(x) <= self.known]
-        self.known |= _storages(out) - _storages((args, kwargs))
+                self.changed += [x for x in _tensors(written) if not storages(x) <= self.known]
+        self.known |= storages(out) - storages((args, kwargs))
         return out
 
     def __enter__(self) -> Any:
@@ -215,5 +215,5 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
     return (leaf for leaf in tree_iter(tree) if isinstance(leaf, Tensor))
 
 
-def _storages(tree: Any) -> set[int]:
+def storages(tree: Any) -> set[int]:
     return {tensor.untyped_storage().data_ptr() for tensor in _tensors(tree)}

@@ -454,7 +454,7 @@ def test_what_is_changed_beside_the_agents_is_changed_once_by_each_call(what):
         def update(agents, batch, cfg, prio, scale=scale):
             out = weighted(agents, batch, cfg, scale.tensor * RUNNING)
             if what == "argument":
-                prio.add_(batch.rew[..., :4])
+                prio[..., 1:].add_(batch.rew[..., :3])
             elif what == "object":
                 scale.tensor.lerp_(batch.rew.mean(), 0.1)
             elif what == "global":
