@@ -95,9 +95,10 @@ class Run:
         folder, part = self.folders[row], None
         try:
             state = folder.checkpoints.load(self.start, self.parts.get("replay"), row)
-            empty = [name for name, part in self.parts.items() if not part.state_dict(row)]  # which leaves no trace
-            if missing := [name for name in (*self.parts, "log", "folder") if name not in {*state, *empty}]:
-                raise Damaged(f"no {missing[0]}")
+            for name in (*self.parts, "log", "folder"):
+                if name in state or (name in self.parts and not self.parts[name].state_dict(row)):
+                    continue  # an empty state leaves no trace
+                raise Damaged(f"no {name}")
             for name, part in self.parts.items():
                 part.load_state_dict(row, state.get(name, {}))
             part = None
