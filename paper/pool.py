@@ -72,14 +72,14 @@ class Pool:
 
     def fail(self, state: State, why: str) -> None:
         with self.lock:
-            name = state.row.experiment + state.row.suffix
+            name = state.row.name
             self.failed[name] = state.log
             self.children.pop(name, None)
             self.say(f"FAILED {name}, {why}: {state.log}")
 
     def train(self, state: State, lock: IO[str]) -> None:
         """Run the row's commands, their output to run_all.log in its folder."""
-        name, began, status = state.row.experiment + state.row.suffix, time.monotonic(), 0
+        name, began, status = state.row.name, time.monotonic(), 0
         environment = {key: value for key, value in os.environ.items() if key not in itertools.chain(*LAUNCHERS)}
         with open(state.log, "a") as log:
             for command in state.commands(shlex.split(self.args.launcher), self.args.threads):

@@ -82,6 +82,11 @@ class Row:
         return list(range(self.seeds)) if self.seed is None else [self.seed]
 
     @property
+    def name(self) -> str:
+        """What it is called where it is run."""
+        return self.experiment + self.suffix
+
+    @property
     def suffix(self) -> str:
         """What sets the files of a row of one seed apart from those of the experiment."""
         return "" if self.seed is None else f"_s{self.seed}"

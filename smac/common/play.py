@@ -39,12 +39,12 @@ class Memory:
     def acted(self, act: np.ndarray, ended: np.ndarray | None = None) -> None:
         """Remember act (S, N, L); forget all where an episode `ended` (S, L)."""
         self.last.copy_(torch.from_numpy(act))
-        if ended is not None and ended.any():
-            over = torch.from_numpy(ended).to(self.last.device)[:, None].expand(self.last.shape)
-            self.hidden[over], self.last[over] = 0, -1
+        if ended is not None:
+            for row in np.flatnonzero(ended.any(1)).tolist():
+                self.cut(row, ended[row])
 
     def cut(self, row: int, where: np.ndarray) -> None:
-        """Forget the episodes of one seed's environments (L,) that go on with a new one."""
+        """Forget the episode in those of one seed's environments (L,) that go on with a new one."""
         over = torch.from_numpy(where).to(self.last.device).expand(self.last[row].shape)
         self.hidden[row][over], self.last[row][over] = 0, -1
 

@@ -46,30 +46,20 @@ def test_agents_and_seeds_explore_each_by_itself():
 
 
 @all_learners
-def test_a_memory_forgets_at_an_episodes_end_and_there_alone(module, flags):
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_memory_forgets_at_an_episodes_end_and_there_alone(module, flags, cut_off):
+    """Also at that of an episode that was cut off between two steps."""
     env = game((0,), copies=2)
     env.reset()
     agents, cfg = make_agents(module, game((0,)), **flags)
-    memory = Memory(env, cfg.rnn_hid, "cpu")
+    memory, ended = Memory(env, cfg.rnn_hid, "cpu"), np.array([[True, False]])
     first = memory.values([agents], env)
-    memory.acted(first.argmax(-1), np.array([[True, False]]))
+    memory.acted(first.argmax(-1), None if cut_off else ended)
+    if cut_off:
+        memory.cut(0, ended[0])
     again = memory.values([agents], env)
     assert np.array_equal(again[0, :, 0], first[0, :, 0])
     assert not np.array_equal(again[0, :, 1], first[0, :, 1])
-
-
-@all_learners
-def test_a_memory_forgets_an_episode_that_was_cut_off(module, flags):
-    env = game((0,), copies=2)
-    env.reset()
-    agents, cfg = make_agents(module, game((0,)), **flags)
-    memory = Memory(env, cfg.rnn_hid, "cpu")
-    first = memory.values([agents], env)
-    memory.acted(first.argmax(-1))
-    memory.cut(0, np.array([False, True]))
-    again = memory.values([agents], env)
-    assert np.array_equal(again[0, :, 1], first[0, :, 1])
-    assert not np.array_equal(again[0, :, 0], first[0, :, 0])
 
 
 def test_epsilon_falls_in_a_line_and_stays():
