@@ -3,6 +3,7 @@
     python plot.py data/i2q_ddpg_2x3HalfCheetah                          one curve over all seeds of an experiment
     python plot.py data/i2q data/iddpg -l I2Q IDDPG --out curves.pdf     prefixes of folders; one panel a task
     python plot.py data/i2q -y Performance LossQ QVals --count           several columns, every seed on its own
+    python plot.py data/mine results/iddpg_2x4Ant --against iddpg        also who ends higher, at equal steps
     python plot.py --figure 6 9 | --all-figures | --report               the paper's figures, from results/
 
 A run is a folder with config.json and progress.txt. Runs that differ in nothing but the seed (and in what cannot change
@@ -13,7 +14,7 @@ Differences from Spinning Up's plot.py:
 * a LOGDIR that exists is taken alone; one that does not is a prefix (there: of any folder with that substring);
 * -l names the LOGDIRs as typed, or else the curves, and then says which is which; runs of different settings are never
   pooled under one name;
-* --select and --exclude look at the whole path of a run, so that `--exclude _s3` leaves out one seed;
+* --select and --exclude look at the whole path of a run, so that `--exclude _s3` leaves out one seed (and not s31);
 * the picture goes to a file, and several -y are panels of one picture;
 * a curve ends where its shortest seed ends: going on without it would look like a jump in learning.
 """
@@ -31,7 +32,7 @@ from common.layout import reason
 from common.parser import Parser, number
 from curves import draw, lines, read, table
 from curves.style import SUFFIXES, View
-from paper import panels, report
+from paper import panels, report, tables
 from paper.figures import FIGURES
 from paper.runs import ROOT
 
@@ -52,6 +53,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--est", choices=list(ESTIMATES), help=text)
     text = "the band: standard deviation or quartiles of the seeds, bootstrap 95 %% interval of the line [ci]"
     add("--band", choices=["sd", "iqr", "ci"], help=text)
+    text = "also print final scores at equal steps, and the chance that a seed ends above one of this curve"
+    add("--against", default="", metavar="CURVE", help=text)
     text = "logarithmic axes: x, y or both; where values are 0 or less, logarithmic in both directions from 0"
     add("--log", nargs="+", choices=["x", "y"], default=[], metavar="AXIS", help=text)
     add("--xlim", nargs=2, type=float, metavar=("LOW", "HIGH"), help="what the x axes show")
@@ -67,6 +70,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if not args.logdir and not args.paper:
         parser.error("LOGDIR is missing; or give --figure N, --all-figures or --report")
     picture = args.out and Path(args.out).suffix.lower() in SUFFIXES
+    if args.against and args.paper:
+        parser.error("--against is for the curves of LOGDIRs; --report compares those of the figures")
     if args.out and args.paper and picture:
         parser.error(f"--out {args.out!r}: a figure is written as .png and .pdf, give a folder")
     if args.out and not args.paper and not picture:
@@ -89,10 +94,30 @@ def curves(args: argparse.Namespace) -> None:
     runs = read.load(args.logdir, args.select, args.exclude)
     experiments = lines.group(read.rename(runs, args.logdir, args.legend) if args.legend else runs, args.count)
     found = lines.arrange(experiments, args.value, fit)
+    compared = against(found, args.against) if args.against else ""
     view = View(fit.x, args.xlim, args.ylim, tuple(args.log), args.title, "", args.size)
     draw.draw(found, args.out, replace(view, caption=table.describe(found, fit) + table.cut(found, view)))
     say(table.table(found, fit))
+    if compared:
+        say(compared)
     say(f"picture: {args.out}")
+
+
+def against(found: Sequence[lines.Panel], base: str) -> str:
+    """Final scores up to the step that both have made, P(ends above the curve `base`), and p: a row a curve.
+
+    As docs/results.md has them: the mean over the last tenth of the steps. UsageError where no panel has that curve.
+    """
+    rows = []
+    for panel in found:
+        curves = {line.experiment.label: line for line in panel.lines}
+        if base in curves:
+            rows += [[panel.title, panel.y, *row] for row in tables.rows_of(curves, base)]
+    if not rows:
+        labels = dict.fromkeys(line.experiment.label for panel in found for line in panel.lines)
+        raise UsageError(f"--against {base!r}: no such curve; there are: {', '.join(labels)}")
+    head = ["task", "column", "curve", "seeds", "steps", "final score", *tables.against(base)]
+    return "\n".join(["final scores at equal steps:", *table.aligned([head, *rows], "lllrrrrr")])
 
 
 def figures(args: argparse.Namespace) -> None:

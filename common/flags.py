@@ -17,6 +17,7 @@ import tyro
 
 from common import limits
 from common.errors import UsageError
+from common.layout import one_name
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def parse(
             raise UsageError(f"{_in_words(' '.join(text.split()), names)}; --help explains the flags") from None
         raise
     name = config.exp_name or f"{algorithm}_{re.sub(r'[^A-Za-z0-9-]+', '-', config.env)}"
-    return dataclasses.replace(config, exp_name=name)
+    return dataclasses.replace(config, exp_name=name, env=one_name(config.env))
 
 
 def _in_words(text: str, names: Sequence[str]) -> str:

@@ -70,7 +70,17 @@ def read_config(run: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not readable as JSON ({one_line(error)})") from None
     if not isinstance(config, dict):
         raise UsageError(f"{path}: not readable as JSON settings: {str(config)[:40]}")
-    return config
+    return config | {"env": one_name(config["env"])} if isinstance(config.get("env"), str) else config
+
+
+def one_name(env: str) -> str:
+    """The name of a task that has two, as 2-4HalfCheetah for 2|4HalfCheetah."""
+    return env.replace("|", "-")
+
+
+def asked(config: dict[str, Any]) -> int:
+    """Environment steps that a run with these settings is to make; 0 for a game's, which writes all rows at once."""
+    return config.get("epochs", 0) * config.get("steps_per_epoch", 0)
 
 
 def read_whole(path: Path) -> bytes:
@@ -90,18 +100,23 @@ def read_progress(run: Path, note: Callable[[str], None] = _to_stderr) -> dict[s
 
 
 def read_table(path: Path, note: Callable[[str], None] = _to_stderr) -> dict[str, np.ndarray]:
-    """The columns of a tab-separated table; a cell that is no number is NaN. Raises UsageError where there is no row.
+    """The columns of a table; a cell that is no number is NaN. Raises UsageError where there is no row.
+
+    Cells end with tabs, or with commas where the header has no tab.
 
     A last line without its newline is still being written and does not count: its last number may be half a number.
     A line with more or fewer cells than the header is left out, and noted.
     """
     try:
-        lines = read_whole(path).decode(errors="replace").split("\n")[:-1]
+        *lines, rest = read_whole(path).decode("utf-8-sig", "replace").replace("\r\n", "\n").split("\n")
     except OSError as error:
         raise UsageError(f"{path}: {reason(error)}") from error
-    header, rows, damaged = lines[0].split("\t") if lines else [], [], []
+    if rest.strip():
+        note(f"{path}: the last line has no end yet and is left out")
+    between = "," if lines and "," in lines[0] and "\t" not in lines[0] else "\t"
+    header, rows, damaged = lines[0].split(between) if lines else [], [], []
     for number, line in enumerate(lines[1:], 2):
-        cells = line.split("\t")
+        cells = line.split(between)
         if line.strip() and len(cells) == len(header):
             rows.append([_number(cell) for cell in cells])
         elif line.strip():

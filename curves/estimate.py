@@ -52,8 +52,10 @@ def curve(
 
 def smooth(y: np.ndarray, k: int) -> np.ndarray:
     """Centred mean over k points; at the edges over those of the k that exist. Spinning Up's; same shape as y."""
+    k = min(k, 2 * len(y) + k % 2)  # such a window holds all points wherever it is
 
     def window_sums(values: np.ndarray) -> np.ndarray:
-        return np.convolve(values, np.ones(k))[k // 2 :][: len(y)]  # mode "same" would give k values where y has fewer
+        whole = np.convolve(values, np.ones(k))  # mode "same" would give k values where y has fewer
+        return whole[(k - 1) // 2 :][: len(y)]
 
     return window_sums(y) / window_sums(np.ones(len(y)))

@@ -144,7 +144,8 @@ def arrange(experiments: Sequence[Experiment], ys: Sequence[str] = ("Performance
         if not lines:
             run = experiments[0].runs[0]
             columns = f"columns of {run.path / PROGRESS}: {' '.join(run.columns)}"
-            raise UsageError(f"-x {fit.x} -y {y}: no run has numbers in both; {columns}")
+            empty = not any(len(series(run, fit.x, y)[0]) for e in experiments for run in e.runs)
+            raise UsageError(f"-x {fit.x} -y {y}: no run has numbers in both; {columns}" if empty else notes[-1])
         for text in notes:
             note(text)
         envs = dict.fromkeys(e.env for e in experiments)
@@ -165,6 +166,8 @@ def _line(e: Experiment, y: str, fit: Fit, notes: list[str], first: bool) -> Lin
             notes.append(f"{run.path / PROGRESS}: no row has {fit.x} and {y}; the run is left out")
     if not runs:
         return None
+    if len(names := dict.fromkeys(str(column(run, y)) for run in runs)) > 1:
+        notes.append(f"{what}: {y} is {' in some seeds and '.join(names)} in others")
     grid, values = align([parts[run] for run in runs])
     if not len(grid):
         notes.append(f"{what}: no {fit.x} is within all {len(runs)} seeds; left out (--count draws each seed)")

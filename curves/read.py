@@ -1,5 +1,6 @@
 """Finds and reads runs: folders with config.json and progress.txt."""
 
+import json
 import os
 import re
 import sys
@@ -12,6 +13,9 @@ import numpy as np
 
 from common.errors import UsageError
 from common.layout import CONFIG, FREE, LATER, PROGRESS, read_config, read_progress
+
+LOGGING = {"logger", "logger_kwargs"}  # where Spinning Up's own runs, which have these, were kept
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a function that such a run names; another for each seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,13 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """What makes its numbers. Without what runs did before they had a flag for it, so that old and new are one."""
-        return {k: v for k, v in self.config.items() if k not in FREE and (k not in LATER or v != LATER[k])}
+        kept = {k: v for k, v in self.config.items() if k not in FREE | LOGGING and (k not in LATER or v != LATER[k])}
+        return {k: ADDRESS.sub("", v) if isinstance(v, str) else v for k, v in kept.items()}
+
+    @property
+    def steps(self) -> float:
+        """How far it has come."""
+        return float(np.nanmax(self.columns.get("TotalEnvInteracts", np.zeros(1))))
 
 
 def note(text: str) -> None:
@@ -43,9 +53,11 @@ def note(text: str) -> None:
 
 
 def load(logdirs: Sequence[str], select: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[Run]:
-    """The runs below the LOGDIRs whose path holds every string of `select` and none of `exclude`.
+    """The runs below the LOGDIRs whose path holds every string of `select` and none of `exclude`; links are followed.
 
-    A run that cannot be read or has no row yet is left out with a note. UsageError where no run is left.
+    A string that ends in a digit is held only where no further digit follows: "_s1" is not in "_s12". A run that cannot
+    be read or has no row yet, and of two runs of one seed in a folder the shorter, is left out with a note. UsageError
+    where no run is left.
     """
     runs: list[Run] = []
     met: set[Path] = set()
@@ -59,14 +71,14 @@ def load(logdirs: Sequence[str], select: Sequence[str] = (), exclude: Sequence[s
             if path.resolve() in met:
                 continue
             met.add(path.resolve())
-            if not all(s in str(path) for s in select) or any(s in str(path) for s in exclude):
+            if not all(_holds(path, s) for s in select) or any(_holds(path, s) for s in exclude):
                 refused.append(path)
-            elif run := _read(path, logdir, runs):
+            elif run := _read(path, logdir):
                 runs.append(run)
     if runs:
         for logdir in bare:
             note(f"LOGDIR {logdir!r}: no folder below it has a {PROGRESS}")
-        return runs
+        return _once(runs)
     if refused:
         rules = [f"--select {s!r}" for s in select] + [f"--exclude {s!r}" for s in exclude]
         raise UsageError(f"{' '.join(rules)} leaves no run of {_some(refused)}")
@@ -76,20 +88,40 @@ def load(logdirs: Sequence[str], select: Sequence[str] = (), exclude: Sequence[s
 
 
 def _folders(logdir: str) -> list[Path]:
-    walks = [walk for folder in complete(logdir) for walk in os.walk(folder)]
-    return sorted((Path(root) for root, _, files in walks if PROGRESS in files), key=_natural)
+    found, met = [], set()
+    for folder in complete(logdir):
+        for root, below, files in os.walk(folder, followlinks=True):
+            if (real := os.path.realpath(root)) in met:  # a link to a folder above it would lead on without end
+                below.clear()
+            elif PROGRESS in files:
+                found.append(Path(root))
+            met.add(real)
+    return sorted(found, key=_natural)
 
 
-def _read(path: Path, logdir: str, runs: Sequence[Run]) -> Run | None:
-    """The run, unless it is a copy of one of `runs` or cannot be read: then a note."""
+def _holds(path: Path, text: str) -> bool:
+    end = r"(?!\d)" if text[-1:].isdecimal() else ""
+    return re.search(re.escape(text) + end, str(path)) is not None
+
+
+def _once(runs: Sequence[Run]) -> list[Run]:
+    """The runs without copies: of one seed's runs of equal settings in one folder, the longest, or else the first."""
+    kept: dict[Any, Run] = {}
+    for run in runs:
+        known = (run.path.parent, run.seed, json.dumps(run.settings, sort_keys=True)) if "seed" in run.config else run
+        best = kept.setdefault(known, run)
+        if best is not run:
+            kept[known], other = (run, best) if run.steps > best.steps else (best, run)
+            note(f"{other.path}: a copy of {kept[known].path.name}, no further seed; the run is left out")
+    return [run for run in runs if run in kept.values()]
+
+
+def _read(path: Path, logdir: str) -> Run | None:
+    """The run, unless it cannot be read: then a note."""
     try:
         config, columns = read_config(path), read_progress(path, note)
     except UsageError as error:
         note(f"{error}; the run is left out")
-        return None
-    beside = [run for run in runs if run.path.parent == path.parent and run.config == config]
-    if beside and "seed" in config:
-        note(f"{path}: a copy of {beside[0].path.name}, no further seed; the run is left out")
         return None
     name = str(config.get("exp_name") or path.parent.name)
     env = re.sub(r"[^0-9A-Za-z-]", "-", str(config.get("env", "")))
@@ -128,6 +160,9 @@ def rename(runs: Sequence[Run], logdirs: Sequence[str], legend: Sequence[str]) -
     """The runs, named by a legend of one name a LOGDIR, or else one a curve. UsageError where it fits neither."""
     names = list(dict.fromkeys(run.name for run in runs))
     if len(legend) == len(logdirs):
+        for logdir, new in zip(logdirs, legend):
+            if len(pooled := dict.fromkeys(run.name for run in runs if run.logdir == logdir)) > 1:
+                note(f"-l: {new!r} is all of {_some(pooled)}, where their settings are the same")
         return [replace(run, name=legend[logdirs.index(run.logdir)]) for run in runs]
     if len(legend) != len(names):
         raise UsageError(

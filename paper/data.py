@@ -7,7 +7,6 @@ from curves.lines import Experiment, Line, Panel, arrange
 from paper.claims import Answer, judge
 from paper.figures import FIGURES, Figure
 from paper.panels import Runs, panels
-from paper.runs import experiment
 
 
 class Data:
@@ -28,6 +27,6 @@ class Data:
         """Those of the lines (label -> program and flags) that have runs on the task."""
         found = {}
         for label, line in lines.items():
-            if seeds := self.runs.find(experiment(line, task)):
+            if seeds := self.runs.of(line, task):
                 found[label] = arrange([Experiment(label, task, seeds)], [y])[0].lines[0]
         return found

@@ -1,21 +1,20 @@
 """The figures as panels of curves, from the runs that some folders hold."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from common.errors import UsageError
-from common.layout import IDEAL_VALUES, read_table
+from common.layout import IDEAL_VALUES, asked, read_table
 from curves.draw import draw
 from curves.lines import Experiment, Fit, Line, Panel, arrange
 from curves.read import Run, load, note
 from curves.style import COLOURS, View, save
 from curves.table import cut, describe
 from paper.figures import GAME, LABELS, LABELS_LIKE, MARKS, RAMP, REFERENCES, SHARED, TITLES, WHOLE, Y_LABELS, Figure
-from paper.runs import experiment
+from paper.runs import experiment, settings, told, unlike
 
 
 class Runs:
@@ -23,15 +22,53 @@ class Runs:
 
     def __init__(self, folders: Sequence[str | Path], est: str = "", band: str = ""):
         self.folders, self.est, self.band = [Path(folder) for folder in folders], est, band
-        self.found: dict[str, list[Run]] = {}
+        self.found: dict[tuple[str, str], list[Run]] = {}
 
-    def find(self, name: str) -> list[Run]:
-        """The seeds of an experiment; of two runs of one seed the longer one, of two settings the longer."""
-        if name not in self.found:
-            self.found[name] = self._find(name)
-        return self.found[name]
+    def of(self, line: str, task: str, having: str = "") -> list[Run]:
+        """The seeds of a line ("i2q_ddpg --lam 2") on a task, of runs that have the file `having`.
 
-    def _find(self, name: str) -> list[Run]:
+        A run is one of them where its settings are the line's and the task's, whatever its folder says; see told().
+        Other settings, and seeds that are not as far as all finished ones, are left out with a note.
+        """
+        program, *flags = line.split()
+        return self.find(experiment(line, task), settings(program, task, flags), having)
+
+    def find(self, name: str, expected: Mapping[str, Any] | None = None, having: str = "") -> list[Run]:
+        """The seeds of an experiment of this name: of two runs of one seed the longer one.
+
+        Of two settings those that differ less from the expected ones, or else the longer.
+        """
+        if (name, having) not in self.found:
+            self.found[name, having] = self._find(name, expected or {}, having)
+        return self.found[name, having]
+
+    def _find(self, name: str, expected: Mapping[str, Any], having: str) -> list[Run]:
+        named, sizes = told()
+        groups: dict[str, dict[str, Run]] = {}
+        others: dict[str, dict[str, str]] = {}  # of each group, what is not as expected
+        for run in self._load(name, having):
+            differ = unlike(run.config, expected)
+            if wrong := [key for key in differ if key in {*named, "algorithm", "env"}]:
+                note(f"{run.path}: {wrong[0]} is {differ[wrong[0]]}; the run is left out of {name}")
+                continue
+            key = str(sorted(run.settings.items(), key=str))
+            seeds, others[key] = groups.setdefault(key, {}), differ
+            if run.seed not in seeds or run.steps > seeds[run.seed].steps:
+                seeds[run.seed] = run
+        if not groups:
+            return []
+        best = min(groups, key=lambda key: (len(others[key]), -sum(run.steps for run in groups[key].values())))
+        for key, seeds in groups.items():
+            if key != best:
+                paths = [run.path for run in seeds.values()]
+                note(f"{name}: {len(paths)} runs of other settings are left out, such as {paths[0]}")
+        text = [f"{k} {v}" for k, v in others[best].items() if (k, v.partition(",")[0]) not in sizes]
+        if text:
+            note(f"{name}: its runs have {'; '.join(text)}")
+        return _finished(name, list(groups[best].values()))
+
+    def _load(self, name: str, having: str) -> list[Run]:
+        """The experiment's runs in all folders."""
         runs = []
         for folder in self.folders:
             if (folder / name).is_dir():
@@ -39,25 +76,21 @@ class Runs:
                     runs += load([str(folder / name)])
                 except UsageError as error:
                     note(str(error))
-        by_settings: dict[str, dict[str, Run]] = {}
-        for run in runs:
-            seeds = by_settings.setdefault(str(sorted(run.settings.items(), key=str)), {})
-            if run.seed not in seeds or _length(run) > _length(seeds[run.seed]):
-                seeds[run.seed] = run
-        best = max(by_settings.values(), key=lambda seeds: sum(map(_length, seeds.values())), default={})
-        for seeds in by_settings.values():
-            if seeds is not best:
-                others = [run.path for run in seeds.values()]
-                note(f"{name}: {len(others)} runs of other settings are left out, such as {others[0]}")
-        return list(best.values())
+        return [run for run in runs if run.path.parent.name == name and (not having or (run.path / having).exists())]
 
     def fit(self, figure: Figure) -> Fit:
         """Line and band of the figure."""
         return Fit(est=self.est or figure.est[0], band=self.band or figure.est[1])
 
 
-def _length(run: Run) -> float:
-    return np.nanmax(run.columns.get("TotalEnvInteracts", np.zeros(1)))
+def _finished(name: str, seeds: list[Run]) -> list[Run]:
+    """The seeds without those that have yet to reach what all finished ones have: a curve ends where one ends."""
+    whole = {run: asked(run.config) for run in seeds}
+    least = min((run.steps for run in seeds if run.steps >= whole[run]), default=0.0)
+    if cut := [run for run in seeds if run.steps < min(least, whole[run])]:
+        at = ", ".join(f"{run.path.name} at step {run.steps:,.0f} of {whole[run]:,}" for run in cut)
+        note(f"{name}: unfinished seeds are left out ({at})")
+    return [run for run in seeds if run not in cut]
 
 
 def style(label: str) -> int:
@@ -74,13 +107,13 @@ def panels(figure: Figure, runs: Runs) -> list[Panel]:
     for y, task in itertools.product(figure.ys, figure.tasks):
         lines, missing = [], []
         for i, (label, line) in enumerate(figure.lines.items()):
-            if seeds := runs.find(experiment(line, task)):
+            if seeds := runs.of(line, task):
                 colour = RAMP[i] if figure.number == "7" else style(label)
                 lines += _line(Experiment(label, task, seeds, colour), y, runs.fit(figure))
             else:
                 missing.append(label)
         for label, line in REFERENCES.items() if figure.references else ():
-            if seeds := runs.find(experiment(line, task)):
+            if seeds := runs.of(line, task):
                 lines += _line(Experiment(label, task, seeds, "#555555"), y, runs.fit(figure))
         marks = MARKS.get(task, {}) if y == figure.ys[0] else {}
         found.append(Panel(TITLES.get(task, task), y, lines, missing, marks, Y_LABELS.get((task, y), "")))
@@ -95,7 +128,7 @@ def _ideal_panels(figure: Figure, runs: Runs) -> list[Panel]:
     """Learned and ideal values, a panel a learner, and the distance between them. From what games.ideal_values left."""
     found, distances, fit = [], [], runs.fit(figure)
     for label, line in figure.lines.items():
-        seeds, lines = _compared(runs.find(experiment(line, GAME))), []
+        seeds, lines = _compared(runs.of(line, GAME, IDEAL_VALUES)), []
         if seeds:
             own, ideal = Experiment(label, GAME, seeds, style(label)), Experiment("ideal", GAME, seeds, "#555555")
             lines = [*_line(own, "QVals", fit), *_line(ideal, "IdealQVals", fit)]
@@ -106,13 +139,12 @@ def _ideal_panels(figure: Figure, runs: Runs) -> list[Panel]:
 
 
 def _compared(runs: Sequence[Run]) -> list[Run]:
-    """Those of the runs whose values were compared with ideal ones, with the columns of that table."""
+    """The runs with the columns of the table in which their values are compared with ideal ones."""
     found = []
     for run in runs:
-        if (run.path / IDEAL_VALUES).exists():
-            columns = read_table(run.path / IDEAL_VALUES)
-            columns["Distance"] = abs(columns["QVals"] - columns["IdealQVals"])
-            found.append(replace(run, columns=columns))
+        columns = read_table(run.path / IDEAL_VALUES)
+        columns["Distance"] = abs(columns["QVals"] - columns["IdealQVals"])
+        found.append(replace(run, columns=columns))
     return found
 
 

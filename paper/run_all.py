@@ -66,8 +66,10 @@ def table(states: Sequence[State], args: argparse.Namespace, workers: int) -> st
 
 def describe(group: Sequence[State]) -> str:
     """The state of an experiment's rows."""
-    if len(group) == 1 or not any(state.left for state in group):
+    if len(group) == 1:
         return group[0].describe()
+    if not any(state.left for state in group):
+        return "done" if any(state.describe() == "done" for state in group) else "in results"
     return "running" if any(state.left and state.running() for state in group) else "left"
 
 

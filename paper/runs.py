@@ -12,11 +12,12 @@ from typing import Any
 
 import envs
 import smac.envs
-from common.layout import LATER
+from common.layout import FREE, LATER
 from paper.figures import FIGURES, REFERENCES, SMAX
 from paper.lab import LAB
 
 ROOT = Path(__file__).resolve().parent.parent
+DERIVED = {"rollout", "learners", "layers"}  # what config.json has of these is not what a flag says
 GAMES = ("trees", "two-optima", "qplex-game", "qtran-game")  # tasks that are no environments
 
 # a task's schedule is the paper's unless a scale says otherwise; short runs differ from the paper's in epochs alone, so
@@ -130,15 +131,60 @@ def defaults_of(program: str) -> Callable[[str, str], Mapping[str, Any]]:
     Taken out of its source, with the constants it reads: to import the program would be to import torch.
     """
     tasks = smac.envs if program.startswith("smac.") else envs
-    found: dict[str, Any] = {"envs": tasks, "Any": Any, "defaults": lambda env, obs: {}}
-    for node in ast.parse(source(program).read_text(encoding="utf-8")).body:
+    body = ast.parse(source(program).read_text(encoding="utf-8")).body
+    found: dict[str, Any] = {"envs": tasks, "Any": Any, "defaults": lambda env, obs: {}, **_constants(body)}
+    for node in body:
         if isinstance(node, ast.FunctionDef) and node.name == "defaults":
             exec(compile(ast.Module([node], []), f"{program}.py", "exec"), found)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+    return found["defaults"]
+
+
+def _constants(body: Sequence[ast.stmt]) -> dict[str, Any]:
+    """What these statements give a literal value."""
+    found = {}
+    for node in body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             with contextlib.suppress(ValueError):  # not a constant
                 found[ast.unparse(target)] = ast.literal_eval(node.value)
-    return found["defaults"]
+    return found
+
+
+@functools.cache
+def _flags_of(program: str) -> dict[str, Any]:
+    """The program's flags with what Config gives them where neither task nor command line does."""
+    files = [source(program)]
+    if not is_game(program):
+        shared = [ROOT / "smac/common/config.py"] if program.startswith("smac.") else []
+        files = [ROOT / "common/flags.py", *shared, *files]
+    found = {}
+    for file in files:
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and node.name in ("RunConfig", "RecurrentConfig", "Config"):
+                found |= _constants(node.body)
+    return {name: value for name, value in found.items() if name not in FREE | DERIVED}
+
+
+def settings(program: str, task: str, flags: Sequence[str]) -> dict[str, Any]:
+    """What config.json says of a run of this program on this task with these flags, but for FREE and DERIVED."""
+    given = {flag[2:]: value for flag, value in zip(flags[::2], flags[1::2])}
+    algorithm = given.pop("learners", program.rpartition(".")[2])
+    own = {**_flags_of(program), **defaults_of(program)(task, given.get("obs", "own")), **given}
+    own = {name: value for name, value in own.items() if name not in FREE | DERIVED}
+    return {**own, "algorithm": algorithm, "env": task}
+
+
+def unlike(config: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, str]:
+    """Where a run's settings are others than expected: name -> "0.5, not 0.99". One that it does not name is as LATER.
+
+    A flag that runs did not have and LATER does not know changed nothing.
+    """
+    found = {}
+    for name, value in expected.items():
+        own = config.get(name, LATER.get(name, value))
+        if not _same(own, str(value)):
+            found[name] = f"{own}, not {value}"
+    return found
 
 
 def experiment(line: str, task: str) -> str:
@@ -158,9 +204,23 @@ def experiment(line: str, task: str) -> str:
     return name
 
 
+@functools.cache
+def told() -> tuple[set[str], set[tuple[str, str]]]:
+    """The settings by which the tables' lines differ, and (setting, value) of the sizes that run_all.sh gives."""
+    lines = [line for figure in FIGURES.values() for line in figure.lines.values()]
+    lines += [line for part in LAB for line in part.lines]
+    sizes = [size for scale in SCALES.values() for size in scale.values()] + [part.size for part in LAB]
+    named = {flag[2:] for line in lines for flag in line.split()[1::2]} - DERIVED
+    return named, {(flag[2:], value) for size in sizes for flag, value in zip(size.split()[::2], size.split()[1::2])}
+
+
 def _same(used: Any, value: str) -> bool:
     """Whether a flag's value on a command line is the one that was used."""
-    return str(used) == value or (isinstance(used, (int, float)) and used == float(value))
+    if str(used) == value:
+        return True
+    with contextlib.suppress(ValueError, TypeError):
+        return float(used) == float(value)
+    return False
 
 
 def rows(scale: str, numbers: Sequence[str] = ()) -> list[Row]:
@@ -201,9 +261,3 @@ def _lab_rows(numbers: Sequence[str]) -> list[Row]:
                     row = Row(name, program, task, flags, part.seeds, of, k, tier)
                     found.setdefault((name, k, part.epochs), row)
     return list(found.values())
-
-
-def matches(config: dict, flags: Sequence[str]) -> bool:
-    """Whether a run's settings are those of these flags. More or fewer epochs are the same run, longer or shorter."""
-    pairs = [(flag[2:], value) for flag, value in zip(flags[::2], flags[1::2]) if flag != "--epochs"]
-    return all(_same(config.get(name, LATER.get(name, value)), value) for name, value in pairs)

@@ -13,6 +13,7 @@ writes the tables.
 import functools
 import itertools
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ import numpy as np
 
 from common.console import say
 from common.errors import UsageError
-from common.layout import CONFIG, differences, read_config, read_progress
+from common.layout import CONFIG, PROGRESS, asked, differences, read_config, read_progress, reason
 from common.parser import Parser
 from paper.runs import ROOT, Row, rows
 from paper.state import blocks, locked
@@ -36,7 +37,9 @@ def ship(run: Path, to: Path, unfinished: bool = False) -> str:
         columns = read_progress(run)
     except UsageError as error:
         return str(error)  # no row yet
-    total = config["epochs"] * config["steps_per_epoch"] if "epochs" in config else 0  # a game writes all rows at once
+    total = asked(config)
+    if "TotalEnvInteracts" not in columns:
+        raise UsageError(f"{run / PROGRESS}: has no column TotalEnvInteracts, so its length is unknown")
     if (steps := columns["TotalEnvInteracts"][-1]) < total and not unfinished:
         return f"at step {steps:,.0f} of {total:,}"
     if locked(run / ".lock"):
@@ -47,7 +50,7 @@ def ship(run: Path, to: Path, unfinished: bool = False) -> str:
         )
     files = [*sorted(run.glob("*.txt")), run / CONFIG]  # the last one makes it a run
     if (to / CONFIG).exists() and _holds(to, config, columns):
-        files = [path for path in files if not (to / path.name).exists()]
+        files = [path for path in files if path.name not in (CONFIG, PROGRESS) and _longer(path, to / path.name)]
         if not files:
             return "there already"
     to.mkdir(parents=True, exist_ok=True)
@@ -70,6 +73,13 @@ def _holds(to: Path, config: dict[str, Any], columns: dict[str, np.ndarray]) -> 
     return both == len(columns["TotalEnvInteracts"])
 
 
+def _longer(table: Path, held: Path) -> bool:
+    """Whether a table beside progress.txt goes on where the one that is held ends, or none is held."""
+    return not held.exists() or (
+        table.read_bytes().startswith(held.read_bytes()) and table.stat().st_size > held.stat().st_size
+    )
+
+
 @functools.cache
 def known() -> dict[str, Row]:
     """Experiment -> a row of the tables."""
@@ -77,14 +87,21 @@ def known() -> dict[str, Row]:
 
 
 def listed(experiment: str, to: Path) -> Iterator[str]:
-    """The rows of an experiment for the list in results/README.md: one for its seeds of each length."""
+    """The rows of an experiment for the list in results/README.md: one for each block of seeds of one length."""
     lengths: dict[float, list[int]] = {}
-    for run in to.glob("*_s*"):
+    for run in seeds_of(to, experiment):
         steps = float(read_progress(run)["TotalEnvInteracts"][-1])
         lengths.setdefault(steps, []).append(int(run.name.rpartition("_s")[2]))
     for steps, seeds in sorted(lengths.items()):
-        spans = ", ".join(f"{block[0]}-{block[-1]}" if len(block) > 1 else f"{block[0]}" for block in blocks(seeds))
-        yield f"| `{experiment}` | {spans} | {steps:,.0f} | `{_command(experiment, seeds, steps)}` |"
+        for block in blocks(seeds):
+            span = f"{block[0]}-{block[-1]}" if len(block) > 1 else f"{block[0]}"
+            yield f"| `{experiment}` | {span} | {steps:,.0f} | `{_command(experiment, block, steps)}` |"
+
+
+def seeds_of(folder: Path, experiment: str) -> list[Path]:
+    """The runs of an experiment: <experiment>_s<seed> and no other name, such as that of a copy."""
+    name = re.compile(re.escape(experiment) + r"_s\d+")
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG}") if name.fullmatch(path.parent.name))
 
 
 def _command(experiment: str, seeds: Sequence[int], steps: float) -> str:
@@ -113,13 +130,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"{args.data_dir / name}: there is no such folder")
     status, new = 0, []
     for name in args.experiments or [name for name in known() if (args.data_dir / name).is_dir()]:
-        for run in sorted(path.parent for path in (args.data_dir / name).glob(f"{name}_s*/{CONFIG}")):
+        for run in seeds_of(args.data_dir / name, name):
             try:
                 why = ship(run, args.to / name / run.name, args.unfinished)
                 say(f"{run.name}: {why or 'shipped'}")
                 new += [] if why else [name]
             except UsageError as error:
                 say(f"ship: {error}", sys.stderr)
+                status = 1
+            except OSError as error:
+                say(f"ship: {error.filename or run}: {reason(error)}", sys.stderr)
                 status = 1
     for name in dict.fromkeys(new):
         say("\n".join(listed(name, args.to / name)))

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from common.layout import IDEAL_VALUES, read_config, read_progress, run_folder
-from paper.runs import Row, family, matches
+from paper.runs import Row, family, settings, unlike
 
 # milliseconds of one core for one agent's update at 256 units and a batch of 100; `python -m bench` measures them
 UPDATE = {"i2q_ddpg": 2.3, "mbpo_baseline": 2.1, "iddpg": 0.9, "d3g": 2.3, "i2q_expectile": 2.2, "ippo": 0.07}
@@ -59,7 +59,7 @@ class State:
         """Steps and seconds of this seed's run with the row's settings; (0, 0) where there is none."""
         path = run_folder(folder.parent, folder.name, seed)
         try:
-            if not matches(read_config(path), self.row.flags):
+            if unlike(read_config(path), settings(self.row.program, self.row.task, self.row.flags)):
                 return 0, 0
             columns = read_progress(path)
             return columns["TotalEnvInteracts"][-1], columns.get("Time", [0.0])[-1]
@@ -127,13 +127,13 @@ def blocks(seeds: Sequence[int]) -> list[list[int]]:
 
 def locked(path: Path) -> bool:
     try:
-        with open(path, "r+") as file:
+        with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # none there, or not for us to read
+        pass
+    return False
 
 
 def shard(rows: Sequence[Row], i: int, n: int) -> list[Row]:

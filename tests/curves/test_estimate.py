@@ -92,8 +92,16 @@ def test_smoothing_over_one_row_changes_nothing():
     assert smooth(np.array([0.0, 3, 6, 15]), 1).tolist() == [0, 3, 6, 15]
 
 
-def test_smoothing_over_more_rows_than_there_are_keeps_their_number():
-    assert smooth(np.array([1.0, 3]), 9).tolist() == [2, 2]
+@pytest.mark.parametrize("k", [9, 10, 100_000_000_000])
+def test_smoothing_over_more_rows_than_there_are_keeps_their_number(k):
+    assert smooth(np.array([1.0, 3]), k).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("k", range(1, 8))
+def test_smoothing_is_spinning_ups_within_the_edges(k):
+    y = np.random.default_rng(0).normal(size=30)
+    theirs = np.convolve(y, np.ones(k), "same") / np.convolve(np.ones(30), np.ones(k), "same")
+    assert np.allclose(smooth(y, k), theirs)
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])

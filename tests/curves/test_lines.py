@@ -42,6 +42,17 @@ def test_a_copy_beside_its_original_is_left_out_and_named(tmp_path, capsys):
     assert "a_s0.bak: a copy of a_s0" in capsys.readouterr().err
 
 
+def test_a_copy_from_before_a_run_went_on_is_no_further_seed(tmp_path, capsys):
+    write_run(tmp_path, "a", 0, [1, 2], epochs=2).rename(tmp_path / "a" / "a_s0")
+    shutil.move(write_run(tmp_path / "x", "a", 0, [1], epochs=1), tmp_path / "a" / "a_s0_before")
+    write_run(tmp_path, "a", 1, [3, 4], epochs=2)
+    (line,) = lines_of(tmp_path / "a")
+    assert line.values.tolist() == [[1, 2], [3, 4]]
+    assert "a_s0_before: a copy of a_s0, no further seed" in capsys.readouterr().err
+    (tmp_path / "a" / "a_s0_before").rename(tmp_path / "a" / "a_s")  # comes first, and is the shorter all the same
+    assert lines_of(tmp_path / "a")[0].values.tolist() == [[1, 2], [3, 4]]
+
+
 def test_count_draws_every_seed(tmp_path):
     for seed in range(3):
         write_run(tmp_path, "a", seed, [seed])
@@ -51,9 +62,35 @@ def test_count_draws_every_seed(tmp_path):
 
 
 def test_the_task_is_the_title_and_not_in_the_name(tmp_path):
-    write_run(tmp_path, "iddpg_2-4HalfCheetah_lam1", 0, [1], env="2|4HalfCheetah")
+    for seed, env in enumerate(["2|4HalfCheetah", "2-4HalfCheetah"]):  # two names of one task
+        write_run(tmp_path, "iddpg_2-4HalfCheetah_lam1", seed, [1], env=env)
     (panel,) = arrange(group(load([str(tmp_path)])))
-    assert (panel.title, panel.lines[0].experiment.label) == ("2|4HalfCheetah", "iddpg_lam1")
+    assert (panel.title, panel.lines[0].experiment.label) == ("2-4HalfCheetah", "iddpg_lam1")
+    assert len(panel.lines[0].runs) == 2
+
+
+def test_seeds_of_spinning_up_are_one_curve(tmp_path):
+    for seed in range(2):
+        logger = {f"<spinup.utils.logx.EpochLogger object at 0x7f0{seed}>": {"output_dir": f"data/ppo_s{seed}"}}
+        env_fn, kwargs = f"<function <lambda> at 0x7f1{seed}>", {"output_dir": f"data/ppo_s{seed}"}
+        write_run(tmp_path, "ppo", seed, [1], env_fn=env_fn, logger=logger, logger_kwargs=kwargs)
+    assert [len(experiment.runs) for experiment in group(load([str(tmp_path)]))] == [2]
+
+
+def test_a_name_that_pools_experiments_says_so(tmp_path, capsys):
+    for seed, name in enumerate(["m_a", "m_b"]):
+        write_run(tmp_path, name, seed, [1])
+    assert len(group(rename(load([str(tmp_path / "m_")]), [str(tmp_path / "m_")], ["M"]))) == 1
+    assert "-l: 'M' is all of m_a, m_b, where their settings are the same" in capsys.readouterr().err
+
+
+def test_seeds_with_different_columns_behind_an_alias_are_named(tmp_path, capsys):
+    write_run(tmp_path, "a", 0, [1, 2])
+    progress = write_run(tmp_path, "a", 1, [1, 2]) / "progress.txt"
+    progress.write_text("AverageEpRet\tTotalEnvInteracts\n1\t1000\n2\t2000\n")
+    lines_of(tmp_path)
+    text = "Performance is AverageTestEpRet in some seeds and AverageEpRet in others"
+    assert text in capsys.readouterr().err
 
 
 def test_a_learner_has_one_colour_in_all_panels(tmp_path):

@@ -114,6 +114,8 @@ MISTAKES = {
     "no such estimate": (["{}", "--est", "max"], "invalid choice: 'max'"),
     "no such band": (["{}", "--band", "95"], "invalid choice: '95'"),
     "no picture": (["{}", "--out", "{}/curve.txt"], ".png .pdf .svg"),
+    "no such curve": (["{}", "--against", "sac"], "--against 'sac': no such curve; there are: a"),
+    "against in figures": (["{}", "--report", "--against", "a"], "--against is for the curves of LOGDIRs"),
     "no such flag": (["{}", "--colour", "red"], "--colour"),
 }
 
@@ -131,6 +133,27 @@ def test_a_mistake_ends_in_one_line_and_status_2(tmp_path, capsys, mistake):
     assert status == 2
     assert line.startswith("plot.py: ")
     assert message.format(tmp_path, tmp_path) in line
+
+
+def test_seeds_with_nothing_in_common_say_how_to_see_them(tmp_path, capsys):
+    for seed, steps in ((0, 1000), (1, 700)):
+        write_run(tmp_path, "a", seed, [1], steps)
+    assert plot.main([str(tmp_path)]) == 2
+    text = "plot.py: a on Game: no TotalEnvInteracts is within all 2 seeds; left out (--count draws each seed)\n"
+    assert capsys.readouterr().err == text
+
+
+def test_learners_are_compared_with_a_curve_at_equal_steps(tmp_path, capsys):
+    for seed in range(2):
+        write_run(tmp_path, "mine", seed, [1, 2, 30], 10_000)
+        write_run(tmp_path, "iddpg", seed, [3 + seed, 5 + seed], 10_000)
+    assert plot.main([str(tmp_path / "mine"), str(tmp_path / "iddpg"), "--against", "iddpg"]) == 0
+    _, table = capsys.readouterr().out.split("final scores at equal steps:\n")
+    rows = [line.split() for line in table.splitlines()[1:3]]
+    assert [row[:5] for row in rows] == [["Game", "Performance", "mine", "2", "20,000"], [*rows[1][:5]]]
+    assert rows[0][5:9] == ["2.0", "(2.0", "to", "2.0)"]
+    assert rows[0][9] == "0"  # P(above iddpg): at step 20,000, not where mine ends
+    assert rows[1][5] == "5.5"
 
 
 def test_a_picture_that_cannot_be_written_ends_in_one_line_and_status_1(tmp_path, capsys):

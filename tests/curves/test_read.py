@@ -12,7 +12,20 @@ def test_a_last_line_that_is_being_written_does_not_count(tmp_path):
     run = write_run(tmp_path, "a", 0, [1, 2])
     with open(run / "progress.txt", "a") as file:
         file.write("3\tnan\t3\t3000\t0.1")  # all its cells, but the last may go on
-    assert read_progress(run)["AverageTestEpRet"].tolist() == [1, 2]
+    notes: list[str] = []
+    assert read_progress(run, notes.append)["AverageTestEpRet"].tolist() == [1, 2]
+    assert notes == [f"{run / 'progress.txt'}: the last line has no end yet and is left out"]
+
+
+@pytest.mark.parametrize("change", ["commas", "crlf", "mark"])
+def test_tables_of_other_programs_are_read(tmp_path, change):
+    run = write_run(tmp_path, "a", 0, [1, 2])
+    text = (run / "progress.txt").read_text()
+    changed = {"commas": text.replace("\t", ","), "crlf": text.replace("\n", "\r\n"), "mark": "\ufeff" + text}
+    (run / "progress.txt").write_bytes(changed[change].encode())
+    columns = read_progress(run)
+    assert (columns["AverageTestEpRet"].tolist(), columns["LossQ"].tolist()) == ([1, 2], [0.5, 0.25])
+    assert [*columns] == text.split("\n")[0].split("\t")
 
 
 def test_a_damaged_line_is_left_out_and_named(tmp_path, capsys):
@@ -66,6 +79,14 @@ def test_a_run_met_twice_counts_once(tmp_path):
     assert len(load([str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "a_s0")])) == 1
 
 
+def test_links_are_followed_and_count_once(tmp_path):
+    write_run(tmp_path / "data", "a", 0, [1])
+    (tmp_path / "data" / "a" / "a_s1").symlink_to(write_run(tmp_path / "scratch", "a", 1, [1]))
+    (tmp_path / "data" / "a" / "again").symlink_to(tmp_path / "data" / "a" / "a_s1")
+    (tmp_path / "data" / "a" / "above").symlink_to(tmp_path / "data")
+    assert [run.seed for run in load([str(tmp_path / "data")])] == ["0", "1"]
+
+
 def test_seed_ten_comes_after_seed_two(tmp_path):
     for seed in (10, 2):
         write_run(tmp_path, "a", seed, [1])
@@ -84,3 +105,10 @@ def test_select_wants_every_string_and_exclude_none(tmp_path):
             write_run(tmp_path, name, seed, [1])
     runs = load([str(tmp_path)], select=["i2q", "lam"], exclude=["lam2", "_s1"])
     assert [run.path.name for run in runs] == ["i2q_lam1_s0"]
+
+
+def test_a_string_that_ends_in_a_digit_is_a_whole_number(tmp_path):
+    for seed in (1, 10, 11, 2):
+        write_run(tmp_path, "a", seed, [1])
+    assert [run.seed for run in load([str(tmp_path)], exclude=["_s1"])] == ["2", "10", "11"]
+    assert [run.seed for run in load([str(tmp_path)], select=["_s1"])] == ["1"]

@@ -86,7 +86,7 @@ def _check_words(words: list[str], aliases: dict[str, str]) -> None:
             name = word.partition("=")[0]
             assert re.search(rf"^{name}\b.*:" if name == word else rf"\b{name}\b", makefile, re.M), f"make {word}"
     elif program == "run_all.sh":
-        module = re.search(r"-m (\S+)", (ROOT / "run_all.sh").read_text())
+        module = re.search(r"^from (\S+) import main", (ROOT / "run_all.sh").read_text(), re.M)
         assert module
         _check_python(["-m", module[1], *argv], aliases)
     elif program == "sbatch":

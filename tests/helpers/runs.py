@@ -1,9 +1,14 @@
 """Run folders as the algorithms leave them."""
 
+import functools
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from paper.figures import FIGURES, REFERENCES
+from paper.runs import experiment, settings
 
 GAME = "DifferentialGame-3"
 
@@ -26,12 +31,25 @@ def write_experiment(
     """A run folder as the algorithms leave it, with one row a test return, `steps` apart."""
     folder = root / name / f"{name}_s{seed}"
     folder.mkdir(parents=True)
-    settings = {"algorithm": name.split("_D")[0], "env": GAME, "exp_name": name, "seed": seed, "epochs": len(returns)}
+    settings = {"exp_name": name, "seed": seed, "epochs": len(returns), **_of_tables().get(name, {})}
     (folder / "config.json").write_text(json.dumps({**settings, **config}))
     rows = ["AverageTestEpRet\tTotalEnvInteracts\tTime"]
     rows += [f"{value}\t{i * steps}\t{i}" for i, value in enumerate(returns, 1)]
     (folder / "progress.txt").write_text("\n".join(rows) + "\n")
     return folder
+
+
+@functools.cache
+def _of_tables() -> dict[str, dict[str, str]]:
+    """Experiment of the paper's figures -> algorithm and env."""
+    found = {}
+    for figure in FIGURES.values():
+        lines = [*figure.lines.values(), *(REFERENCES.values() if figure.references else ())]
+        for task, line in itertools.product(figure.tasks, lines):
+            program, *flags = line.split()
+            whole = settings(program, task, flags)
+            found[experiment(line, task)] = {key: whole[key] for key in ("algorithm", "env")}
+    return found
 
 
 def write_game(root: Path, i2q: list[float], iddpg: list[float], n_rows: int = 55) -> None:

@@ -1,5 +1,6 @@
 """The paper's figures, drawn from whatever runs there are."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,62 @@ def test_runs_of_other_settings_are_never_pooled_and_are_named(tmp_path, capsys)
     assert f"iddpg_{GAME}: 1 runs of other settings are left out" in capsys.readouterr().err
 
 
+def test_the_settings_of_a_line_count_before_the_length_of_other_runs(tmp_path, capsys):
+    name = f"iddpg_{GAME}"
+    write_experiment(tmp_path / "results", name, 0, [1, 2, 3], gamma=0.99)
+    for seed in range(4):
+        write_experiment(tmp_path / "data", name, seed, [1, 2, 3, 4], gamma=0.5)
+    (run,) = Runs([tmp_path / "data", tmp_path / "results"]).of("iddpg", GAME)
+    assert run.path.parents[1].name == "results"
+    assert f"{name}: 4 runs of other settings are left out" in capsys.readouterr().err
+    assert len(Runs([tmp_path / "data"]).of("iddpg", GAME)) == 4  # better than none, and said
+    assert capsys.readouterr().err == f"plot.py: {name}: its runs have gamma 0.5, not 0.99\n"
+
+
+@pytest.mark.parametrize("other", [{"lam": 2.0}, {"env": "2x4Ant"}, {"algorithm": "d3g"}, {"batches": "shared"}])
+def test_a_run_that_is_no_run_of_a_line_is_left_out_whatever_its_folder_says(tmp_path, capsys, other):
+    name = f"i2q_ddpg_{GAME}"
+    write_experiment(tmp_path, name, 0, [1, 2])
+    run = write_experiment(tmp_path, name, 1, [1, 2], **other)
+    assert [run.seed for run in Runs([tmp_path]).of("i2q_ddpg", GAME)] == ["0"]
+    (key, value) = next(iter(other.items()))
+    assert f"plot.py: {run}: {key} is {value}, not " in capsys.readouterr().err
+
+
+def test_sizes_of_run_all_are_not_worth_a_note(tmp_path, capsys):
+    write_experiment(tmp_path, f"iddpg_{GAME}", 0, [1, 2], hid=64, steps_per_epoch=500)
+    assert len(Runs([tmp_path]).of("iddpg", GAME)) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_seed_that_is_not_finished_does_not_cut_the_finished_ones(tmp_path, capsys):
+    name, whole = f"iddpg_{GAME}", {"epochs": 4, "steps_per_epoch": 10_000}
+    for seed, rows in enumerate([4, 4, 1]):
+        write_experiment(tmp_path, name, seed, [1] * rows, **whole)
+    runs = Runs([tmp_path]).of("iddpg", GAME)
+    assert [run.seed for run in runs] == ["0", "1"]
+    text = f"plot.py: {name}: unfinished seeds are left out ({name}_s2 at step 10,000 of 40,000)\n"
+    assert capsys.readouterr().err == text
+
+
+def test_seeds_count_where_none_is_finished_and_where_one_goes_on_beyond_the_finished_ones(tmp_path, capsys):
+    name = f"iddpg_{GAME}"
+    for seed, rows in enumerate([2, 3]):
+        write_experiment(tmp_path / "none", name, seed, [1] * rows, epochs=4, steps_per_epoch=10_000)
+    assert len(Runs([tmp_path / "none"]).of("iddpg", GAME)) == 2
+    for seed, (rows, epochs) in enumerate([(2, 2), (3, 5), (5, 5)]):  # seed 1 is being extended
+        write_experiment(tmp_path / "on", name, seed, [1] * rows, epochs=epochs, steps_per_epoch=10_000)
+    assert len(Runs([tmp_path / "on"]).of("iddpg", GAME)) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_runs_one_folder_deeper_are_none_of_the_experiment(tmp_path):
+    run = write_experiment(tmp_path, f"iddpg_{GAME}", 0, [1, 2])
+    shutil.copytree(run, run.parent / "backup" / run.name)
+    shutil.rmtree(run)
+    assert Runs([tmp_path]).of("iddpg", GAME) == []
+
+
 def test_older_runs_without_a_flag_are_seeds_of_what_they_did(tmp_path):
     settings: list[dict[str, Any]] = [{}, {"batches": "apart"}, {"batches": "shared"}]
     for seed, more in enumerate(settings):
@@ -167,3 +224,7 @@ def test_figure_5_draws_what_ideal_values_left_and_the_distance(tmp_path):
     assert [(line.experiment.label, line.mid.tolist()) for line in i2q.lines] == [("I2Q", [5, 8]), ("ideal", [9, 10])]
     assert [(line.experiment.label, line.mid.tolist()) for line in distance.lines] == [("I2Q", [4, 2])]
     assert (iddpg.lines, iddpg.missing, distance.missing) == ([], ["IDDPG"], ["IDDPG"])
+    write_game(tmp_path / "longer", [90, 91], [29, 30], n_rows=3)  # whose values were not compared
+    figure = FIGURES["5"]
+    runs = Runs([tmp_path / "longer", tmp_path])
+    assert [line.mid.tolist() for line in panels(figure, runs)[0].lines] == [[5, 8], [9, 10]]

@@ -11,7 +11,7 @@ from paper import runs
 from paper.claims import LEVEL, OTHERS
 from paper.compare import sign_test, smallest_p
 from paper.figures import CHEETAH, FIGURES, GAME
-from paper.runs import GAMES, SCALES, defaults_of, experiment, is_game, matches, rows
+from paper.runs import GAMES, SCALES, defaults_of, experiment, is_game, rows, settings, unlike
 
 
 def program(name: str) -> ModuleType:
@@ -58,7 +58,12 @@ def test_every_row_is_a_command_that_its_program_takes(scale, monkeypatch):
         defaults = getattr(module, "defaults", lambda env, obs: {})
         monkeypatch.setattr(sys, "argv", [f"{row.program}.py", "--env", row.task, *row.flags])
         config = vars(flags.parse(module.Config, defaults, "", row.program))
-        assert matches({key: v for key, v in config.items() if key != "learners"}, row.flags), row
+        expected = settings(row.program, row.task, row.flags)
+        algorithm = expected.pop("algorithm")
+        assert algorithm == row.program.rpartition(".")[2] or [algorithm] == list(config["learners"])
+        assert unlike(config, expected) == {}, row
+        assert expected.keys() <= config.keys()
+        assert {"gamma", "hid", "batch_size"} & expected.keys()
 
 
 PROGRAMS = sorted({row.program for row in rows("paper")})
@@ -101,8 +106,8 @@ def test_the_name_says_what_a_task_does_by_default_where_older_runs_did_otherwis
 
 
 def test_an_older_run_without_a_flag_is_what_it_did():
-    assert matches({"lam": 1.0}, ["--batches", "apart"])
-    assert not matches({"lam": 1.0}, ["--batches", "shared"])
+    assert unlike({"lam": 1.0}, {"lam": 1.0, "batches": "apart"}) == {}
+    assert unlike({"lam": 1.0}, {"lam": 1.0, "batches": "shared"}) == {"batches": "apart, not shared"}
 
 
 def test_the_lab_trains_a_seed_of_every_row_before_a_second_of_any_tier_by_tier():
@@ -157,8 +162,19 @@ def test_the_lab_takes_what_the_figures_named_need():
 
 
 @pytest.mark.parametrize(
-    "config, same",
-    [({"lam": 0.2}, True), ({"lam": 1.0}, False), ({}, True), ({"lam": 0.2, "epochs": 5}, True)],
+    "config, names",
+    [
+        ({"lam": 0.2}, []),
+        ({"lam": 1.0}, ["lam"]),
+        ({}, []),
+        ({"lam": 0.2, "epochs": 5, "threads": 3}, []),
+        ({"lam": 0.2, "gamma": 0.5}, ["gamma"]),
+        ({"lam": 0.2, "rule": "1"}, ["rule"]),  # the task's own
+        ({"lam": 0.2, "env": "DifferentialGame-2"}, ["env"]),
+        ({"lam": 0.2, "algorithm": "iddpg"}, ["algorithm"]),
+        ({"lam": 0.2, "gamma": "a lot"}, ["gamma"]),
+    ],
 )
-def test_a_run_is_of_a_row_where_their_settings_agree_but_for_epochs(config, same):
-    assert matches(config, ["--lam", "0.2", "--epochs", "55"]) == same
+def test_a_run_is_of_a_row_where_all_settings_agree_but_for_epochs(config, names):
+    expected = settings("i2q_ddpg", GAME, ["--lam", "0.2", "--epochs", "55"])
+    assert list(unlike(config, expected)) == names

@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.runs import GAME
+from helpers.runs import GAME, write_experiment
 
 from paper import pool, run_all
 from paper.runs import ROOT, Row, rows
-from paper.state import START, State, cost, remaining, shard
+from paper.state import START, State, cost, locked, remaining, shard
 
 # trains like a program of ours: the folders, exit status 143 on SIGTERM, seeds that go on; "--lam 9" fails
 TRAINER = """
@@ -349,9 +349,35 @@ def test_a_mistake_ends_with_status_2(argv, message, capsys):
 
 
 def test_the_shell_script_trains_a_real_row(tmp_path):
-    argv = ["--scale", "smoke", "--only", "two-optima_iql", "--data_dir", str(tmp_path)]
-    done = subprocess.run(["./run_all.sh", *argv], cwd=ROOT, capture_output=True, text=True, check=False)
+    argv = ["--scale", "smoke", "--only", "two-optima_iql", "--data_dir", "runs"]
+    (tmp_path / "paper.py").write_text("raise SystemExit('of the folder it is called from')")
+    done = subprocess.run([ROOT / "run_all.sh", *argv], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 done, 0 running, 0 left" in done.stdout
     name = "matrix_games_two-optima_iql"
-    assert {p.name for p in (tmp_path / name).iterdir()} >= {f"{name}_s0", f"{name}_s1"}
+    assert {p.name for p in (tmp_path / "runs" / name).iterdir()} >= {f"{name}_s0", f"{name}_s1"}
+
+
+@pytest.mark.parametrize("other", [{"gamma": 0.5}, {"env": "2x4Ant"}, {"algorithm": "d3g"}, {"hid": 64}])
+def test_runs_of_other_settings_are_not_done(tmp_path, other):
+    (row,) = [row for row in rows("short") if row.experiment == f"iddpg_{GAME}"]
+    for seed in row.members:
+        write_experiment(tmp_path, row.experiment, seed, [1] * 55, **(other if seed else {}))
+    state = State(row, tmp_path / "data", tmp_path)
+    assert (state.shipped, [*state.left]) == ([0], row.members[1:])
+
+
+def test_seeds_beside_results_are_not_in_results(tmp_path, capsys):
+    table = [row for row in rows("lab") if row.experiment == f"d3g_{GAME}"]
+    for row in table:
+        write_experiment(tmp_path / ("data" if row.seed else "results"), row.experiment, row.seed or 0, [1] * 55)
+    assert run_all.describe([State(row, tmp_path / "data", tmp_path / "results") for row in table]) == "done"
+    assert run_all.describe([State(row, tmp_path, tmp_path / "data") for row in table[1:]]) == "in results"
+
+
+def test_a_lock_that_may_not_be_written_is_no_sign_of_training(tmp_path, monkeypatch):
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".lock").chmod(0o400)
+    assert not locked(tmp_path / ".lock")
+    monkeypatch.setattr("builtins.open", lambda *args: (_ for _ in ()).throw(PermissionError(13, "not yours")))
+    assert not locked(tmp_path / ".lock")

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,44 @@ def test_a_finished_run_is_shipped_without_checkpoint_and_policy(tmp_path, comma
 def test_a_table_that_was_made_later_is_added(tmp_path, command):
     run = write(tmp_path / "data", 0, [1, 2, 3])
     command()
-    (run / "trap.txt").write_text("later")
-    assert command()[1][0] == f"{NAME}_s0: shipped"
-    assert (tmp_path / "results" / NAME / f"{NAME}_s0" / "trap.txt").read_text() == "later"
+    held = tmp_path / "results" / NAME / f"{NAME}_s0" / "trap.txt"
+    for text in ("later", "later, and longer"):
+        (run / "trap.txt").write_text(text)
+        assert command()[1][0] == f"{NAME}_s0: shipped"
+        assert held.read_text() == text
+    for text in ("later, and", "others, all of them"):  # nothing that is there is lost
+        (run / "trap.txt").write_text(text)
+        assert command()[1] == [f"{NAME}_s0: there already"]
+        assert held.read_text() == "later, and longer"
+
+
+def test_a_copy_of_a_run_is_no_run(tmp_path, command):
+    run = write(tmp_path / "data", 0, [1, 2, 3])
+    shutil.copytree(run, run.with_name(f"{NAME}_s0_old"))
+    shutil.copytree(run, run.with_name("backup"))
+    row = f"| `{NAME}` | 0 | 30,000 | `python iddpg.py --env {GAME} --epochs 3` |"
+    assert command() == (0, [f"{NAME}_s0: shipped", row], "")
+    assert [path.name for path in (tmp_path / "results" / NAME).iterdir()] == [run.name]
+
+
+def test_each_block_of_seeds_has_its_command(tmp_path, command):
+    for seed in (0, 2, 3):
+        write(tmp_path / "data", seed, [1, 2, 3])
+    what = f"30,000 | `python iddpg.py --env {GAME} --epochs 3"
+    rows = [f"| `{NAME}` | 0 | {what}` |", f"| `{NAME}` | 2-3 | {what} --seed 2 --num_runs 2` |"]
+    assert command()[1][3:] == rows
+
+
+def test_what_cannot_be_shipped_is_one_line_and_status_1(tmp_path, command):
+    run = write(tmp_path / "data", 0, [1, 2, 3])
+    (run / "progress.txt").write_text("AverageTestEpRet\n1\n")
+    why = f"{run / 'progress.txt'}: has no column TotalEnvInteracts, so its length is unknown"
+    assert command() == (1, [], f"ship: {why}\n")
+    (tmp_path / "results").write_text("a file")
+    write(tmp_path / "data", 1, [1, 2, 3])
+    status, out, err = command(NAME)
+    assert (status, out, err.count("\n")) == (1, [], 2)
+    assert "not a directory" in err
 
 
 def test_an_unfinished_run_is_shipped_only_if_asked_for(tmp_path, command):
