@@ -79,7 +79,10 @@ class Recorded:
         self.calls += 1
         leaves = [*batch, *more, *named.values()]
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        key = (*(leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in leaves), *named)
+        key = (
+            *((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in leaves),
+            *named,
+        )
         try:
             record = self.records.get(key)
         except TypeError:
@@ -110,12 +113,13 @@ class Recorded:
         batch, more = type(batch)(*own[: len(batch)]), own[len(batch) : len(own) - len(names)]
         named = dict(zip(names, own[len(own) - len(names) :]))
         watch, before = Watch(agents, cfg, self.update, own[len(batch) :]), _copy(agents.tensors())
+        moving = f"it names {watch.moving}, an iterator, whose next value cannot be known" if watch.moving else ""
 
         def step() -> Diagnostics:
             return self.update(agents, batch, cfg, *more, **named)
 
         written, wrong, changed = self._as_written(agents, step)
-        if wrong:
+        if wrong := moving or wrong:
             for leaf, mine in zip(leaves, own):  # the caller's own, of which `mine` is a copy
                 if isinstance(mine, Tensor) and storages(mine) & storages(changed):
                     leaf.copy_(mine)
@@ -181,7 +185,10 @@ class Recorded:
         if not names:
             return written
         _restore(agents, after)
-        self._give_up(f"a replay gives a different {', '.join(names[:3])}{', ...' * (len(names) > 3)}")
+        self._give_up(
+            f"a replay gives a different {', '.join(names[:3])}{', ...' * (len(names) > 3)}; it may read or change "
+            "something in Python that is not looked at"
+        )
         return written
 
     def _same(self, a: Tensor, b: Tensor) -> bool:

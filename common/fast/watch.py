@@ -6,7 +6,7 @@ import functools
 import itertools
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -23,30 +23,35 @@ LIBRARIES = {"torch", "numpy", "common", "envs", *sys.stdlib_module_names}  # wh
 class Watch:
     """The Python values that an update may read, to be compared with what they were.
 
-    Attributes of the agents, of the Config, of arguments and of all that hangs on them; numbers among the globals of
-    the update's module; and whatever it and the functions that it calls name in their modules and closures.
+    Attributes of the agents, of the Config, of arguments and of all that hangs on them, and of their classes; numbers
+    among the globals of the update's module; and whatever it and the functions that it calls name in their modules and
+    closures, or have as defaults and attributes. Of tensors it is compared where they lie, not what they hold.
+
+    `moving` names an iterator among them: what it gives next cannot be looked at.
     """
 
     def __init__(self, agents: Any, cfg: Any, update: Any, more: Sequence[Any] = ()):
-        self.places: list[tuple[str, Any, list[Any]]] = []  # name, a live dict or list, the values that it had
+        self.places: list[tuple[str, Any, Any, list[Any]]] = []  # name, what is live, its values, those that it had
         self.arrays: list[tuple[str, np.ndarray, np.ndarray]] = []
+        self.tensors: list[tuple[str, Tensor, int]] = []  # with their addresses, which a record keeps
+        self.moving = ""
         self.seen: set[int] = set()
         self._add("agents", agents)
         self._add("cfg", cfg)
         for k, value in enumerate(more):
             self._add(f"argument {k}", value)
-        if isinstance(update, functools.partial):
-            self._add("update.args", [*update.args, *update.keywords.values()])
-            update = update.func
-        self._add("update", getattr(update, "__self__", None))
+        self._add("update", update)
+        plain = update.func if isinstance(update, functools.partial) else update
         self.globals = [
             (name, held, name, value)
-            for held in (getattr(update, "__globals__", {}),)
+            for held in (getattr(plain, "__globals__", {}),)
             for name, value in held.items()
             if type(value) in NUMBERS and not name.startswith("__")
         ]
         self.cells: list[tuple[str, types.CellType, Any]] = []
         for function in _reached([update, agents, *more]):
+            for held in (function.__dict__, function.__defaults__, function.__kwdefaults__):
+                self._add(function.__qualname__, held)
             for name, held, value in _named(function):
                 self.globals.append((name, held, name, value))
                 self._add(name, value)
@@ -54,36 +59,66 @@ class Watch:
                 self.cells.append((name, cell, value))
                 self._add(name, value)
 
-    def _add(self, name: str, value: Any) -> None:
-        if id(value) in self.seen or isinstance(value, (Tensor, Kernels, types.FunctionType, types.ModuleType, type)):
+    def _add(self, name: str, value: Any, owner: Any = None) -> None:
+        if id(value) in self.seen or isinstance(value, (Kernels, types.FunctionType, types.ModuleType)):
             return
         if type(value).__module__ == "typing":
             return
         self.seen.add(id(value))
-        if isinstance(value, np.ndarray):
+        if isinstance(value, Tensor):
+            with contextlib.suppress(RuntimeError):  # a sparse one lies at no address
+                self.tensors.append((name, value, value.data_ptr()))
+        elif isinstance(value, np.ndarray):
             self.arrays.append((name, value, value.copy()))
+        elif isinstance(value, type):
+            self._add_class(value)
+        elif isinstance(value, types.MethodType):
+            self._add(name, value.__self__)
+        elif isinstance(value, functools.partial):
+            self._add(name, [value.func, *value.args, *value.keywords.values()])
+        elif hasattr(value, "__next__"):
+            self.moving = self.moving or name
+        elif not _is_view(value, owner):
+            self._add_parts(name, value)
+
+    def _add_class(self, value: type) -> None:
+        if _is_of_library(value):
             return
+        self.places.append((value.__name__, vars(value), vars(value).values(), list(vars(value).values())))
+        for key, part in list(vars(value).items()):
+            if not key.startswith("_") and isinstance(part, (*CONTAINERS, Tensor, np.ndarray)):
+                self._add(f"{value.__name__}.{key}", part)
+        for base in value.__bases__:
+            self._add(base.__name__, base)
+
+    def _add_parts(self, name: str, value: Any) -> None:
+        """What is in a container or an object."""
+        self._add(type(value).__name__, type(value))
         live = value if isinstance(value, CONTAINERS) else getattr(value, "__dict__", None)
         inside = value if isinstance(value, tuple) else live
-        if isinstance(live, list) and live and all(isinstance(part, Tensor) for part in live):
-            return  # views of a network's parameters: which list it is, its owner's entry tells
         if live is not None:
-            self.places.append((name, live, _values(live)))
-        if inside is not None:
-            for key, part in list(inside.items() if isinstance(inside, dict) else enumerate(inside)):
-                self._add(f"{name}.{key}", part)
+            self.places.append((name, live, live.values() if isinstance(live, dict) else live, _values(live)))
+        for key, part in list(inside.items() if isinstance(inside, dict) else enumerate(inside or ())):
+            self._add(f"{name}.{key}", part, value)
+        if slots := _slots(value):
+            self.places.append((name, slots, slots, _values(slots)))
+            for key, part in zip(slots.names, slots):
+                self._add(f"{name}.{key}", part, value)
 
     def changed(self) -> str:
         """Names of what is not as it was, or an empty string."""
-        for name, live, kept in self.places:
-            now = live.values() if isinstance(live, dict) else live
+        for name, live, now, kept in self.places:
             if len(now) != len(kept):
                 return name
             if all(map(is_, now, kept)):
                 continue
             for k, (a, b) in enumerate(zip(now, kept)):
                 if not _same(a, b):
-                    return f"{name}.{list(live)[k] if isinstance(live, dict) else k}"
+                    keys = list(live) if isinstance(live, Mapping) else getattr(live, "names", range(len(kept)))
+                    return f"{name}.{keys[k]}"
+        for name, tensor, address in self.tensors:
+            if tensor.data_ptr() != address:
+                return name
         for name, held, key, value in self.globals:
             if (now := held.get(key)) is not value and not _same(now, value):
                 return name
@@ -94,6 +129,41 @@ class Watch:
             if not np.array_equal(live, kept):
                 return name
         return ""
+
+
+class _Slots:
+    """The values that an object has in slots, as they are now."""
+
+    def __init__(self, value: Any, names: list[str]):
+        self.value, self.names = value, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(self.value, name, None) for name in self.names)
+
+
+def _slots(value: Any) -> _Slots | None:
+    """Those of an object of the user's own."""
+    kinds = [kind for kind in type(value).__mro__ if not _is_of_library(kind)]
+    declared = [vars(kind).get("__slots__", ()) for kind in kinds]
+    names = [name for part in declared for name in ((part,) if isinstance(part, str) else part)]
+    names = [name for name in names if not name.startswith("__")]
+    return _Slots(value, names) if names else None
+
+
+def _is_view(value: Any, owner: Any) -> bool:
+    """Whether it is a list of views of a network's parameters: they lie in its `flat`, which is watched itself."""
+    flat = getattr(owner, "flat", None)
+    if not (isinstance(flat, Tensor) and isinstance(value, (list, tuple)) and value):
+        return False
+    home = flat.untyped_storage().data_ptr()
+    return all(isinstance(part, Tensor) and part.untyped_storage().data_ptr() == home for part in value)
+
+
+def _is_of_library(value: Any) -> bool:
+    return str(getattr(value, "__module__", "")).partition(".")[0] in LIBRARIES
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -107,14 +177,21 @@ def _reached(roots: Sequence[Any]) -> list[types.FunctionType]:
     while waiting:
         value = waiting.pop()
         value = getattr(value, "__func__", getattr(value, "fget", value))  # of a method or a property
-        if id(value) in seen or str(getattr(value, "__module__", "")).partition(".")[0] in LIBRARIES:
+        if id(value) in seen:
             continue
         seen.add(id(value))
+        if isinstance(value, functools.partial):
+            waiting += [value.func, *value.args, *value.keywords.values()]
+        if hasattr(value, "__wrapped__"):  # by a decorator
+            waiting.append(value.__wrapped__)
+        if _is_of_library(value):
+            continue
         if isinstance(value, type):
             waiting += [*value.__bases__, *vars(value).values()]
         elif isinstance(value, types.FunctionType):
             found[id(value)] = value
             waiting += [each for _, _, each in (*_named(value), *_cells(value))]
+            waiting += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
         else:
             waiting.append(type(value))
     return list(found.values())

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import itertools
 import types
 
 import numpy as np
@@ -483,6 +484,8 @@ SCALE = torch.tensor(1.0)
 
 
 class Schedule:
+    factor = 1.0
+
     def __init__(self):
         self.gain = 1.0
 
@@ -491,6 +494,26 @@ class Schedule:
 
     def of_all(self):
         return METHOD[0]
+
+
+class Slotted:
+    __slots__ = ("gain",)
+
+    def __init__(self):
+        self.gain = 1.0
+
+
+@functools.lru_cache
+def cached():
+    return [METHOD]
+
+
+def behind(scale=1.0):
+    return METHOD[0] * scale
+
+
+def with_default(gains=[1.0]):  # noqa: B006 (a default that changes is the case)
+    return gains[0]
 
 
 def helper_module():
@@ -503,9 +526,14 @@ def helper_module():
 helper = helper_module()
 
 
-@pytest.mark.parametrize("what", ["dict", "argument", "closure", "method", "object", "tensor", "captured", "helper"])
+@pytest.mark.parametrize(
+    "what",
+    ["dict", "argument", "closure", "method", "object", "tensor", "captured", "helper", "class", "slots", "partial"]
+    + ["bound", "cache", "default", "attribute", "entry", "data"],
+)
 def test_whatever_it_names_is_watched_also_in_functions_that_it_calls(what, monkeypatch):
     schedule, given, captured = Schedule(), Schedule(), torch.tensor(1.0)
+    slotted, partial, bound = Slotted(), functools.partial(behind, scale=1.0), schedule.value
 
     def capture():
         nonlocal captured
@@ -520,24 +548,107 @@ def test_whatever_it_names_is_watched_also_in_functions_that_it_calls(what, monk
         "tensor": (lambda agents, given: SCALE, lambda: globals().update(SCALE=torch.tensor(2.0))),
         "captured": (lambda agents, given: captured, capture),
         "helper": (lambda agents, given: helper.gain(), lambda: helper.GAIN.__setitem__(0, 2.0)),
+        "class": (lambda agents, given: Schedule.factor, lambda: monkeypatch.setattr(Schedule, "factor", 2.0)),
+        "slots": (lambda agents, given: slotted.gain, lambda: setattr(slotted, "gain", 2.0)),
+        "partial": (lambda agents, given: partial(), lambda: METHOD.__setitem__(0, 2.0)),
+        "bound": (lambda agents, given: bound(), lambda: setattr(schedule, "gain", 2.0)),
+        "cache": (lambda agents, given: cached()[0][0], lambda: METHOD.__setitem__(0, 2.0)),
+        "default": (lambda agents, given: with_default(), lambda: with_default.__defaults__[0].__setitem__(0, 2.0)),
+        "attribute": (lambda agents, given: update.gain, lambda: setattr(update, "gain", 2.0)),
+        "entry": (lambda agents, given: agents.gains[0], lambda: on_agents("gains", 0)),
+        "data": (lambda agents, given: agents.scale, lambda: on_agents("scale", None)),
     }
     read, change = ways[what]
+
+    def on_agents(name, key):
+        for agents in (bench.plain, bench.recorded):
+            if key is None:
+                getattr(agents, name).data = torch.tensor(2.0)
+            else:
+                getattr(agents, name)[key] = torch.tensor(2.0)
 
     def update(agents, batch, cfg, given):
         return weighted(agents, batch, cfg, read(agents, given))
 
+    update.gain = 1.0
     for name, held in (("q", GAINS), ("GAIN", vars(helper))):
         monkeypatch.setitem(held, name, [1.0] if name == "GAIN" else 1.0)
     monkeypatch.setattr(iddpg.Agents, "gain", lambda self: METHOD[0], raising=False)
     bench = Bench(iddpg, update, compiled())
+    for agents in (bench.plain, bench.recorded):
+        agents.gains, agents.scale = [torch.tensor(1.0), torch.tensor(1.0)], torch.tensor(1.0)
     for turn in range(4, 12):
         if turn == 9:
             change()
         assert bench.turn(turn, given)
-    METHOD[0] = 1.0
+    METHOD[0] = with_default.__defaults__[0][0] = 1.0
     globals().update(SCALE=torch.tensor(1.0))
     (line,) = bench.said
     assert "has changed" in line
+
+
+def every(n):
+    """True at each n-th call."""
+    for k in itertools.count(1):
+        yield k % n == 0
+
+
+@pytest.mark.parametrize("what", ["attribute", "class", "default", "count", "generator", "closure"])
+def test_whatever_it_counts_by_it_runs_as_written_and_counts_once_a_call(what, monkeypatch):
+    ends = []
+    for recorded in (False, True):
+        said, turns = [], every(3)
+        monkeypatch.setitem(globals(), "CALLS", itertools.count(1))
+        monkeypatch.setitem(globals(), "DUE", every(3))
+        monkeypatch.setattr(Schedule, "factor", 0)
+
+        def tick(state=[0]):  # noqa: B006 (a default that changes is the case)
+            state[0] += 1
+            return state[0] % 3 == 0
+
+        def by_attribute():
+            by_attribute.calls += 1
+            return by_attribute.calls % 3 == 0
+
+        def by_class():
+            Schedule.factor += 1
+            return Schedule.factor % 3 == 0
+
+        by_attribute.calls = 0
+        ways = {
+            "attribute": by_attribute,
+            "class": by_class,
+            "default": tick,
+            "closure": functools.partial(next, turns),
+        }
+        ways |= {"count": lambda: next(CALLS) % 3 == 0, "generator": lambda: next(DUE)}  # noqa: F821 (made above)
+        count = ways[what]
+
+        def update(agents, batch, cfg, count=count):
+            return weighted(agents, batch, cfg, 2.0 if count() else 1.0)
+
+        env = Toy([1, 2])
+        agents, cfg = make_agents(iddpg, env)
+        agents.use(compiled())
+        fast = Recorded(update, functools.partial(operations, compiled()), said.append)
+        for turn in range(12):
+            (fast if recorded else update)(agents, make_batch(env, seed=turn), cfg)
+        ends.append(agents.tensors())
+        if recorded:
+            (line,) = said
+            assert "update 1: from here on the update runs as written" in line
+            assert ("an iterator" if what in ("count", "generator", "closure") else "in Python") in line
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_an_argument_of_another_type_has_a_record_of_its_own():
+    bench = Bench(iddpg, weighted, compiled())
+    for turn, weight in enumerate([torch.tensor(0), torch.tensor(0.5), torch.tensor(2), torch.tensor(0.25)] * 3):
+        assert bench.turn(turn, weight)
+    assert len(bench.fast.records) == 2
+    for turn, weight in enumerate([1, 1.0, True]):
+        assert bench.turn(turn, weight)
+    assert len(bench.fast.records) == 5 and bench.said == []
 
 
 def test_diagnostics_are_the_callers_to_keep_and_to_change():
