@@ -479,7 +479,7 @@ def test_what_is_changed_beside_the_agents_is_changed_once_by_each_call(what):
 
 
 GAINS = {"q": 1.0}
-METHOD = [1.0]
+METHOD, BEHIND, CACHED = [1.0], [1.0], [1.0]
 SCALE = torch.tensor(1.0)
 
 
@@ -505,11 +505,11 @@ class Slotted:
 
 @functools.lru_cache
 def cached():
-    return [METHOD]
+    return [CACHED]
 
 
 def behind(scale=1.0):
-    return METHOD[0] * scale
+    return BEHIND[0] * scale
 
 
 def with_default(gains=[1.0]):  # noqa: B006 (a default that changes is the case)
@@ -550,9 +550,9 @@ def test_whatever_it_names_is_watched_also_in_functions_that_it_calls(what, monk
         "helper": (lambda agents, given: helper.gain(), lambda: helper.GAIN.__setitem__(0, 2.0)),
         "class": (lambda agents, given: Schedule.factor, lambda: monkeypatch.setattr(Schedule, "factor", 2.0)),
         "slots": (lambda agents, given: slotted.gain, lambda: setattr(slotted, "gain", 2.0)),
-        "partial": (lambda agents, given: partial(), lambda: METHOD.__setitem__(0, 2.0)),
+        "partial": (lambda agents, given: partial(), lambda: BEHIND.__setitem__(0, 2.0)),
         "bound": (lambda agents, given: bound(), lambda: setattr(schedule, "gain", 2.0)),
-        "cache": (lambda agents, given: cached()[0][0], lambda: METHOD.__setitem__(0, 2.0)),
+        "cache": (lambda agents, given: cached()[0][0], lambda: CACHED.__setitem__(0, 2.0)),
         "default": (lambda agents, given: with_default(), lambda: with_default.__defaults__[0].__setitem__(0, 2.0)),
         "attribute": (lambda agents, given: update.gain, lambda: setattr(update, "gain", 2.0)),
         "entry": (lambda agents, given: agents.gains[0], lambda: on_agents("gains", 0)),
@@ -581,7 +581,7 @@ def test_whatever_it_names_is_watched_also_in_functions_that_it_calls(what, monk
         if turn == 9:
             change()
         assert bench.turn(turn, given)
-    METHOD[0] = with_default.__defaults__[0][0] = 1.0
+    METHOD[0] = BEHIND[0] = CACHED[0] = with_default.__defaults__[0][0] = 1.0
     globals().update(SCALE=torch.tensor(1.0))
     (line,) = bench.said
     assert "has changed" in line
