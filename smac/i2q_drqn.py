@@ -272,6 +272,7 @@ def train(cfg: Config, run: Run) -> None:
     agents = Agents(env, cfg, run.seeds)
     replay = EpisodeReplay(env, cfg.replay_size, cfg.replay_steps, cfg.device)
     memory, noise = Memory(env, cfg.rnn_hid, cfg.device), Streams(run.seeds, "exploration")
+    watched_update = run.record(update)  # never recorded here, but watched for draws from global generators
     env.reset()
     run.track(env=env, agents=agents, replay=replay, memory=memory, noise=noise)
     learners = agents.split()
@@ -291,7 +292,7 @@ def train(cfg: Config, run: Run) -> None:
             for row in due(before, replay.episodes, cfg.update_every):
                 if replay.episodes[row] >= cfg.batch_size:
                     batch = replay.sample(row, cfg.batch_size, cfg.batches == "shared")
-                    run.log.update(update(learners[row], batch, cfg), row)
+                    run.log.update(watched_update(learners[row], batch, cfg), row)
             for row in due(before, replay.episodes, cfg.target_every):
                 learners[row].update_targets()
         if step % cfg.steps_per_epoch == 0:

@@ -1,5 +1,6 @@
 """The loop of every recurrent learner: when it updates, copies targets, explores and tests, and what it stores."""
 
+import random
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,28 @@ def test_a_time_limit_is_not_terminal_but_the_memory_is_empty_after_it(module, w
     assert not rows["terminated"].any()
     assert (rows["obs"][0, :, ::2] == 1).all()  # what the first of two actions is chosen on: all are in full health
     assert not memory.hidden.any() and (memory.last == -1).all()
+
+
+DRAWS = {
+    "torch": lambda: torch.randn(1),
+    "numpy": lambda: np.random.rand(),  # noqa: NPY002 (this is the generator that nobody should use)
+    "random": random.random,
+}
+
+
+@modules
+@pytest.mark.parametrize("generator", DRAWS)
+def test_an_update_that_draws_from_a_global_generator_is_refused(module, generator, data_dir, monkeypatch, capfd):
+    update = module.update
+
+    def drawing(*args: Any) -> Any:
+        DRAWS[generator]()
+        return update(*args)
+
+    monkeypatch.setattr(module, "update", drawing)
+    assert command(module, data_dir, epochs=1) == 2
+    err = capfd.readouterr().err
+    assert f"update draws from {generator}'s global generator" in err and len(err.strip().splitlines()) == 1
 
 
 class Race(envs.MaskedEnv):
