@@ -101,7 +101,7 @@ def save(root: Any, row: int, seeds: int, skip: tuple[Any, ...] = ()) -> dict[st
                 value.detach().flatten()[:0].cpu().numpy()
             except (TypeError, RuntimeError) as error:
                 raise UsageError(f"agents.{name}: {value.dtype} cannot be saved in a checkpoint ({error})") from None
-        state[name] = value[row] if _by_seed(value, seeds) else value
+        state[name] = value[row, ...] if _by_seed(value, seeds) else value  # with the dots numpy gives no bare number
     return state
 
 
@@ -118,7 +118,7 @@ def load(root: Any, row: int, seeds: int, state: Mapping[str, Any], skip: tuple[
             new = state[name]
             if isinstance(value, (Tensor, np.ndarray)):
                 place = value.detach() if isinstance(value, Tensor) else value
-                place = place[row] if _by_seed(value, seeds) else place
+                place = place[row, ...] if _by_seed(value, seeds) else place
                 if tuple(place.shape) != tuple(new.shape):
                     raise UsageError(
                         f"the checkpoint's agents.{name} has the shape {tuple(new.shape)}, not {tuple(place.shape)}; "

@@ -34,7 +34,7 @@ class Other(iddpg.Agents):
         self.critics = [self.net([obs, act], 1) for _ in range(2)]
         self.optimisers = {"first": Adam(self.critics[0], 1e-3), "second": Adam(self.critics[1], 1e-3)}
         self.running = torch.zeros(len(seeds), env.n_agents)
-        self.table = np.zeros((len(seeds), 4))
+        self.table, self.each = np.zeros((len(seeds), 4)), np.zeros(len(seeds))
         self.statistics = Statistics(len(seeds))
         self.temperature, self.count, self.mode, self.pair = 1.0, 0, "first", (1, 2.5)
         self.cfg, self.activation, self.total = cfg, torch.tanh, torch.zeros(())
@@ -49,6 +49,7 @@ class Other(iddpg.Agents):
             adam.lr /= 2
         self.running += torch.arange(len(self.running))[:, None]
         self.table += np.arange(len(self.table))[:, None]
+        self.each += np.arange(len(self.each))
         self.statistics.mean += 2
         self.statistics.count += 3
         self.temperature, self.count, self.mode, self.pair = 0.1, 7, "second", (3, 0.5)
@@ -73,7 +74,7 @@ def test_everything_that_hangs_on_agents_comes_back_whatever_it_is_called(tmp_pa
     for (name, a), (_, b) in zip(agents.tensors().items(), again.tensors().items(), strict=True):
         assert torch.equal(a, b), name
     found = set(agents.tensors())
-    assert {"target_q.flat", "critics.1.flat", "optimisers.second.exp_avg_sq", "running", "table"} <= found
+    assert {"target_q.flat", "critics.1.flat", "optimisers.second.exp_avg_sq", "running", "table", "each"} <= found
     assert {"statistics.mean", "total", "pi_adam.step"} <= found
     assert (again.temperature, again.count, again.mode, again.pair) == (0.1, 7, "second", (3, 0.5))
     assert again.statistics.count == 3 and again.optimisers["first"].lr == 5e-4
