@@ -187,9 +187,8 @@ class Run:
         """The state of every part, by row. Raises UsageError or SeedFailure where it must not be saved."""
         self._check_losses(step)
         states = [{name: part.state_dict(row) for name, part in self.parts.items()} for row in range(len(self.seeds))]
-        names = set(states[0]["agents"])
-        self.names = self.names or names
-        if late := sorted(names ^ self.names):
+        self.names = self.names or set(states[0]["agents"])
+        if late := sorted(set().union(*(self.names ^ set(state["agents"]) for state in states))):
             raise UsageError(f"agents.{late[0]} was added or removed during the run: define it in Agents.__init__")
         bad = {row: name for row, state in enumerate(states) for name in checks.bad_arrays(state["agents"])[:1]}
         if bad:

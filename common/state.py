@@ -4,6 +4,7 @@ Networks, optimisers, tensors, arrays, numbers and strings are found whatever th
 objects of one's own. Tensors and arrays whose first axis has the length S are split by seed; all else is shared.
 """
 
+import copy
 import dataclasses
 import types
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UsageError
+from common.nets import Net
 
 PLAIN = (bool, int, float, str, type(None), np.bool_, np.integer, np.floating)
 CONSTANT = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type, torch.device, torch.dtype, np.dtype)
@@ -101,7 +103,7 @@ def save(root: Any, row: int, seeds: int, skip: tuple[Any, ...] = ()) -> dict[st
                 value.detach().flatten()[:0].cpu().numpy()
             except (TypeError, RuntimeError) as error:
                 raise UsageError(f"agents.{name}: {value.dtype} cannot be saved in a checkpoint ({error})") from None
-        state[name] = value[row, ...] if _by_seed(value, seeds) else value  # with the dots numpy gives no bare number
+        state[name] = value[row, ...] if by_seed(value, seeds) else value  # with the dots numpy gives no bare number
     return state
 
 
@@ -118,7 +120,7 @@ def load(root: Any, row: int, seeds: int, state: Mapping[str, Any], skip: tuple[
             new = state[name]
             if isinstance(value, (Tensor, np.ndarray)):
                 place = value.detach() if isinstance(value, Tensor) else value
-                place = place[row, ...] if _by_seed(value, seeds) else place
+                place = place[row, ...] if by_seed(value, seeds) else place
                 if tuple(place.shape) != tuple(new.shape):
                     raise UsageError(
                         f"the checkpoint's agents.{name} has the shape {tuple(new.shape)}, not {tuple(place.shape)}; "
@@ -134,7 +136,38 @@ def load(root: Any, row: int, seeds: int, state: Mapping[str, Any], skip: tuple[
                 setattr(owner, key, _like(value, new))
 
 
-def _by_seed(value: Any, seeds: int) -> bool:
+def part(value: Any, row: int, seeds: int, made: dict[int, Any]) -> Any:
+    """One seed's part of an object and of all that hangs on it: its rows, in the same memory, and a copy of all else.
+
+    `made` has by id what stays one object for all seeds, as constants do, and is given what is made.
+    """
+    if id(value) in made:
+        return made[id(value)]
+    if isinstance(value, Net):
+        new = value.like(part(value.flat, row, seeds, made))
+        new.name = value.name
+    elif isinstance(value, Tensor):
+        new = value.detach()[row : row + 1] if by_seed(value, seeds) else value.detach().clone()
+        new.requires_grad_(value.requires_grad)
+    elif isinstance(value, np.ndarray):
+        new = value[row : row + 1] if by_seed(value, seeds) else value.copy()
+    elif isinstance(value, types.MethodType) and id(value.__self__) in made:
+        new = types.MethodType(value.__func__, made[id(value.__self__)])
+    elif isinstance(value, tuple):
+        parts = [part(each, row, seeds, made) for each in value]
+        new = type(value)(parts) if type(value) is tuple else type(value)(*parts)
+    elif isinstance(value, CONSTANT) or _is_frozen(value) or _inside(value) is None:
+        return value
+    else:
+        new = made[id(value)] = copy.copy(value)  # known before its inside, which may lead back to it
+        inside = new if isinstance(new, (dict, list)) else vars(new)
+        for key in [*inside] if isinstance(inside, dict) else range(len(inside)):
+            inside[key] = part(inside[key], row, seeds, made)
+    made[id(value)] = new
+    return new
+
+
+def by_seed(value: Any, seeds: int) -> bool:
     return isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0 and value.shape[0] == seeds
 
 

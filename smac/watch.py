@@ -49,7 +49,7 @@ def load(run: Path, seed: int, copies: int = 1) -> tuple[envs.MaskedEnv, Any, in
         agents.load_state_dict(0, checkpoints.load(steps[-1])["agents"])
     except Damaged as damage:
         raise UsageError(f"{run}: its last checkpoint is damaged ({damage}); continue the run") from None
-    return env, agents, cfg.rnn_hid
+    return env, agents.split()[0], cfg.rnn_hid
 
 
 def play(env: envs.MaskedEnv, agents: Any, hid: int, film: Film | None) -> tuple[float, int, float]:

@@ -1,6 +1,7 @@
 """RMSprop over a stack of networks, and the base of an algorithm's Agents."""
 
-import copy
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common import state
 from common.agents import Stacks
+from common.errors import UsageError
 from common.fast import packing
+from common.fast.kernels import Kernels
 from common.fast.passes import check_memory, compiled
 from common.nets import MLP, Net
 from smac.common.nets import Recurrent, fill
@@ -49,13 +53,6 @@ class RMSprop:
     def state(self) -> dict[str, Any]:
         return {name: part for name, part in vars(self).items() if name != "grads"}
 
-    def row(self, row: int, net: Net) -> "RMSprop":
-        """That of one seed's networks, in the same memory."""
-        part = copy.copy(self)
-        part.net, part.square_avg = net, self.square_avg[row : row + 1]
-        part.grads = net.like(self.grads.flat[row : row + 1])
-        return part
-
 
 class RecurrentStacks(Stacks):
     """Base of a recurrent algorithm's Agents: makes its networks, and lends out one seed's part of them.
@@ -90,21 +87,62 @@ class RecurrentStacks(Stacks):
 
     def policy(self, row: int) -> dict[str, np.ndarray]:
         """One seed's networks by name, layer and part, for policy.safetensors: acting takes one of them or several."""
-        nets = {name: net for name, net in vars(self).items() if isinstance(net, Net)}
-        return {f"{name}.{part}": array for name, net in nets.items() for part, array in net.named(row).items()}
+        found = state.leaves(self.split()[row], self._constants())
+        nets = {leaf.name.removesuffix(".flat"): leaf.owner for leaf in found if isinstance(leaf.owner, Net)}
+        return {f"{name}.{part}": array for name, net in nets.items() for part, array in net.named(0).items()}
 
     def split(self) -> list[Any]:
-        """Each seed's part: Agents of one seed whose tensors are views of these."""
-        views = []
-        for row in range(self.layout.seeds):
-            view, nets = copy.copy(self), {}
-            for name, part in vars(self).items():
-                if isinstance(part, Net):
-                    flat = part.flat.detach()[row : row + 1].requires_grad_(part.flat.requires_grad)
-                    nets[id(part)] = part.like(flat)
-                    setattr(view, name, nets[id(part)])
-            for name, part in vars(self).items():
-                if isinstance(part, RMSprop):
-                    setattr(view, name, part.row(row, nets[id(part.net)]))
-            views.append(view)
-        return views
+        """Each seed's part: Agents of one seed, whose tensors and arrays are views of these; always the same ones.
+
+        What is no row of a seed, as a number, each part has for itself, and a checkpoint holds that of the parts.
+        """
+        return self._parts.by_row
+
+    @functools.cached_property
+    def _parts(self) -> "Parts":
+        """Raises UsageError where a first axis may be that of seeds or another of the same length."""
+        S, N, found = self.layout.seeds, len(self.n_legal), state.tensors(self, self._constants())
+        for name, tensor in found.items() if S in (N, self.n_obs, self.n_act, self.rnn_hid) and S > 1 else ():
+            if state.by_seed(tensor, S) and tensor.shape[:2] != (S, N):
+                raise UsageError(
+                    f"agents.{name} of shape {tuple(tensor.shape)}: its first axis may be that of the {S} seeds or "
+                    "another; give it the shape (S, N, ...), N agents, or a leading axis of 1 if all seeds start alike"
+                )
+        shared = {id(each): each for each in self._constants()}
+        shared[id(self.layout)] = dataclasses.replace(self.layout, seeds=1)
+        return Parts([state.part(self, row, S, shared.copy()) for row in range(S)], self._whole())
+
+    def _whole(self) -> dict[str, str]:
+        """What hangs on the Agents of all seeds, to be compared: rows by where they lie, all else by value."""
+        found = {}
+        for name, value, *_ in state.leaves(self, self._constants()):
+            if isinstance(value, (Tensor, np.ndarray)):
+                tensor = torch.as_tensor(value)
+                value = tensor.data_ptr() if state.by_seed(tensor, self.layout.seeds) else tensor.tolist()
+            found[name] = repr(value)
+        return found
+
+    def use(self, kernels: Kernels | None) -> None:
+        for agents in (self, *self.split()):
+            Stacks.use(agents, kernels)
+
+    def state_dict(self, row: int) -> dict[str, Any]:
+        """Of a seed's part. Raises UsageError where something changed on the Agents of all seeds that no part sees."""
+        was, now = self._parts.whole, self._whole()
+        if changed := sorted(name for name in {*was, *now} if was.get(name) != now.get(name)):
+            raise UsageError(
+                f"agents.{changed[0]} was changed on the Agents of all seeds, and each seed learns with its own part: "
+                f"change it there, as in `for part in agents.split(): part.{changed[0]} = ...`"
+            )
+        return state.save(self.split()[row], 0, 1, self._constants())
+
+    def load_state_dict(self, row: int, saved: dict[str, Any]) -> None:
+        state.load(self.split()[row], 0, 1, saved, self._constants())
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """Agents by seed, and what those of all seeds held when they were split."""
+
+    by_row: list[Any]
+    whole: dict[str, str]
