@@ -39,8 +39,8 @@ def settings(run: Path) -> dict[str, Any]:
         runs = sorted(found.parent for found in run.glob(f"**/{CONFIG}"))
         raise UsageError(f"{run}: no {CONFIG}, so no run; {f'did you mean {runs[0]}?' if runs else form}")
     config = read_config(run)
-    if str(config.get("env", "")).startswith("smax:"):
-        raise UsageError(f"{run}: a run on {config['env']}, played by python smac/watch.py {run}")
+    if {"n_envs", "rnn_hid"} <= config.keys():
+        raise UsageError(f"{run}: a run of a recurrent learner, played by python smac/watch.py {run}")
     missing = [key for key in ("env", "obs", "legacy_actuators", "test_ep_len") if key not in config]
     if missing:
         raise UsageError(f"{run / CONFIG}: no {', '.join(missing)}, so not the configuration of a run of this project")

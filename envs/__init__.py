@@ -53,6 +53,8 @@ def training_and_test(cfg: Any, seeds: Sequence[int]) -> tuple[VectorEnv, Vector
 
 def family(name: str) -> str:
     """Which kind of environment: "differential", "mujoco" or "parallel". Raises UsageError if there is none such."""
+    if name.startswith(("FocusFire", "smax:")):
+        raise UsageError(f"--env {name!r}: a task of the discrete learners; use python smac/iql.py or another of smac/")
     if ":" in name:
         return "parallel"
     if "DifferentialGame" in name:

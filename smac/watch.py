@@ -39,7 +39,10 @@ def load(run: Path, seed: int, copies: int = 1) -> tuple[envs.MaskedEnv, Any, in
         known = {name: value for name, value in config.items() if name in module.Config.__dataclass_fields__}
         cfg = module.Config(**{**known, "device": "cpu"})
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UsageError(f"{run}: no run of a recurrent learner ({error}); its folder is data/NAME/NAME_s0") from None
+        raise UsageError(
+            f"{run}: no run of a recurrent learner ({error}); its folder is data/NAME/NAME_s0. Runs of the continuous "
+            f"learners are played by python watch.py {run}"
+        ) from None
     env = envs.make(cfg.env, [seed], copies, cfg.test_ep_len)
     agents, checkpoints = module.Agents(env, cfg, (cfg.seed,)), Checkpoints(run / "checkpoint")
     steps = checkpoints.steps()

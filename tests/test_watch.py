@@ -303,7 +303,9 @@ def test_what_is_no_users_mistake_keeps_its_traceback(tmp_path, capsys, monkeypa
     assert "Traceback" in err and err.endswith("ValueError: a bug\n")
 
 
-def test_a_run_on_smax_is_sent_to_its_own_player(tmp_path, capsys):
-    run = write_run(tmp_path / "x_s0", None, env="smax:3m")
+@pytest.mark.parametrize("env", ["smax:3m", "FocusFire-3", "package.module:factory"])
+def test_a_run_of_a_recurrent_learner_is_sent_to_its_own_player(env, tmp_path, capsys):
+    run = write_run(tmp_path / "x_s0", None, env=env, n_envs=1, rnn_hid=64)
     assert watch.main([str(run)]) == 2
-    assert capsys.readouterr().err == f"watch.py: {run}: a run on smax:3m, played by python smac/watch.py {run}\n"
+    text = f"{run}: a run of a recurrent learner, played by python smac/watch.py {run}"
+    assert capsys.readouterr().err == f"watch.py: {text}\n"

@@ -31,6 +31,8 @@ def make(name: str, seeds: Sequence[int], copies: int, max_ep_len: int) -> Maske
         from smac.envs.parallel import ParallelGames
 
         return ParallelGames(name, seeds, copies, max_ep_len)
+    if "DifferentialGame" in name or re.match(r"\d[\dx|-]*d?[A-Z]", name):  # 2x3HalfCheetah, 2x4dAnt, 9|8Humanoid
+        raise UsageError(f"--env {name!r}: a task of the continuous learners; use python iddpg.py or another beside it")
     raise UsageError(f"--env {name!r}: no such task; names are like {NAMES}, with FocusFire-2 .. FocusFire-8")
 
 

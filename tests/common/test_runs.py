@@ -566,6 +566,8 @@ REFUSED = {
     "--env 2x3halfcheetah": r"--env '2x3halfcheetah': no such environment; did you mean 2x3HalfCheetah\? known: .*",
     "--env DiferentialGame-3": r"--env '.*': no such environment; did you mean DifferentialGame-3\? known: .*",
     "--env DifferentialGame-9": r"--env 'DifferentialGame-9': no such game; known: .*",
+    "--env FocusFire-3": r"--env 'FocusFire-3': a task of the discrete learners; use python smac/iql.py or .*",
+    "--env smax:3m": r"--env 'smax:3m': a task of the discrete learners; use python smac/iql.py or .*",
     "--env no_such_module:make": r"--env 'no_such_module:make': No module named 'no_such_module'; must be .*",
     "--env": r"argument --env: expected one argument; --help explains the flags",
     "--obs bogus": r"invalid choice 'bogus' for argument '--obs'.*'own', 'farama', 'full'.*",

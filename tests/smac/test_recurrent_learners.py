@@ -201,6 +201,9 @@ def test_a_checkpoint_of_another_game_is_one_line(data_dir, monkeypatch, capfd):
 def test_a_bad_flag_is_one_line_that_names_it(module, flags, data_dir, capfd):
     for name, value, text in (
         ("env", "Nothing", "--env 'Nothing': no such task; names are like FocusFire-3, smax:3m"),
+        ("env", "3m", "--env '3m': no such task; names are like FocusFire-3, smax:3m"),
+        ("env", "DifferentialGame-3", "--env 'DifferentialGame-3': a task of the continuous learners; use python"),
+        ("env", "2x4dAnt", "--env '2x4dAnt': a task of the continuous learners; use python iddpg.py"),
         ("gamma", 1.5, "--gamma 1.5"),
         ("replay_steps", 3, "--replay_steps 3: has no room"),
         ("n_envs", 0, "--n_envs 0"),

@@ -35,7 +35,8 @@ def test_a_folder_that_is_no_such_run_is_one_line(tmp_path, data_dir, capsys):
     config.write_text(config.read_text().replace('"iql"', '"iddpg"'))
     capsys.readouterr()
     assert watch.main([str(config.parent)]) == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    err = capsys.readouterr().err
+    assert f"are played by python watch.py {config.parent}" in err and len(err.strip().splitlines()) == 1
 
 
 def colours(picture: np.ndarray, colour: str) -> int:
