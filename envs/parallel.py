@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -34,6 +35,7 @@ class ParallelEnvs(VectorEnv):
             self.fps = round(getattr(self.envs[0], "metadata", {}).get("render_fps", self.fps))
             self.boxes = [_box(name, self.envs[0].action_space(agent), agent, "action") for agent in self.agents]
             shown = [_box(name, self.envs[0].observation_space(agent), agent, "observation") for agent in self.agents]
+        self.shapes = [box.shape for box in shown]
         widths = [int(np.prod(box.shape)) for box in shown], [int(np.prod(box.shape)) for box in self.boxes]
         for agent, box in zip(self.agents, self.boxes):
             if not box.is_bounded():
@@ -85,9 +87,16 @@ class ParallelEnvs(VectorEnv):
         return joint
 
     def _see(self, shown: dict[str, Any]) -> np.ndarray:
+        """What the agents are shown, flattened: (N, O). Raises UsageError where it does not fill an agent's space."""
         obs = np.zeros((self.n_agents, self.n_obs), np.float32)
-        for i, agent in enumerate(self.agents):
-            obs[i, self.obs_mask[i]] = np.ravel(shown[agent])
+        for i, (agent, shape) in enumerate(zip(self.agents, self.shapes)):
+            seen = np.asarray(shown[agent])
+            if seen.size != math.prod(shape):  # numpy would repeat a single number
+                raise UsageError(
+                    f"--env {self.name!r}: the observation of {agent} has the shape {seen.shape}, its space {shape}; "
+                    "return what observation_space says"
+                )
+            obs[i, self.obs_mask[i]] = seen.ravel()
         return obs
 
     def _save(self, row: int) -> dict[str, Any]:

@@ -76,8 +76,14 @@ class VectorEnv:
         Returns the true successor (S, N, O) float32, the team reward (S,) float64, terminated (S,) and truncated (S,).
         Nothing restarts by itself: call `reset(terminated | truncated)`. Truncated is the time limit, never terminal.
         Rows where `where` (S,) is False need no step: it is spared where it costs, and what is returned of them means
-        nothing until they are reset. Raises RowsBroken where an environment of a row fails by itself.
+        nothing until they are reset. Raises RowsBroken where an environment of a row fails by itself, UsageError where
+        the actions are of another shape.
         """
+        if np.shape(act) != self.least.shape:  # numpy would repeat a single agent's, number's or row's
+            raise UsageError(
+                f"{self.name}: actions of the shape {np.shape(act)}, not {self.least.shape}: rows, agents, action "
+                "numbers of the widest agent"
+            )
         rows = self.rows if where is None else np.flatnonzero(where)
         self.obs, rew, terminated = self._advance(clip(act, self.least, self.most), rows)
         self.t = self.t + self.one  # half the time of += for so few

@@ -9,6 +9,7 @@ import pytest
 
 import envs
 from envs.differential import RADIUS, reward
+from envs.errors import UsageError
 
 make: Any = envs.make  # Any, as tests look inside
 # mean return of a 100-step episode: uniform actions, kept on the ring l = .8, driven to the centre
@@ -83,6 +84,17 @@ def test_the_point_stays_in_the_box_and_actions_are_clipped():
     env.x[:] = 0.85
     assert env.step(np.full((1, 1, 1), 5, np.float32))[0] == np.float32(0.95)
     assert env.step(np.full((1, 1, 1), 5, np.float32))[0] == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1), (2, 1, 1), (2, 3), (3, 1), (2, 3, 2), ()])
+def test_actions_of_another_shape_are_refused_in_one_line_that_names_both(shape):
+    env = make("DifferentialGame-3", [0, 1])
+    env.reset()
+    with pytest.raises(UsageError) as error:
+        env.step(np.zeros(shape, np.float32))
+    expected = f"DifferentialGame-3: actions of the shape {shape}, not (2, 3, 1): rows, agents, action numbers"
+    assert str(error.value).startswith(expected) and "\n" not in str(error.value)
+    assert env.t.tolist() == [0, 0]
 
 
 def test_time_limit_truncates_and_nothing_is_terminal():

@@ -11,6 +11,7 @@ from pettingzoo import ParallelEnv
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import envs
+from envs.errors import UsageError
 from envs.pettingzoo import AsParallelEnv
 
 make: Any = envs.make  # Any, as tests look inside
@@ -88,6 +89,14 @@ class Unbounded(Herd):
         self.action_spaces["dog"] = Box(-np.inf, np.inf, (2,))
 
 
+class Narrow(Herd):
+    """Herd, but from the second step on the cow is shown the first number alone of its (2, 2)."""
+
+    def seen(self):
+        shown = super().seen()
+        return shown if self.steps < 2 else {**shown, "cow": shown["cow"][0, :1]}
+
+
 @pytest.fixture(autouse=True)
 def module(monkeypatch):
     """A module with factories, so that names such as 'a_module_of_this_test:herd' can be made."""
@@ -96,6 +105,7 @@ def module(monkeypatch):
         herd=lambda: Herd(),
         digital=lambda: Digital(),
         unbounded=lambda: Unbounded(),
+        narrow=lambda: Narrow(),
         wild=lambda: Herd(wild=True),
         early=lambda: Herd(early=True),
         unequal=lambda: Herd(rewards=(1.0, 2.0)),
@@ -235,6 +245,15 @@ def test_agents_that_leave_one_by_one_are_refused():
     env.reset()
     with pytest.raises(ValueError, match="agents leave one by one"):
         env.step(np.zeros((1, 2, 2), np.float32))
+
+
+def test_an_observation_that_does_not_fill_its_space_is_refused_and_not_repeated():
+    env = make(f"{HERE}:narrow", [0, 1])
+    env.reset()
+    env.step(np.zeros((2, 2, 2), np.float32))
+    text = r"the observation of cow has the shape \(1,\), its space \(2, 2\); return what observation_space says$"
+    with pytest.raises(UsageError, match=f"^--env '{HERE}:narrow': {text}"):
+        env.step(np.zeros((2, 2, 2), np.float32))
 
 
 def test_the_table_of_a_parallel_environment_names_its_agents():
