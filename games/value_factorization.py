@@ -34,7 +34,7 @@ Departures:
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +43,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import elu, one_hot
+from torch.nn.functional import elu, one_hot, pad
 
 from common.console import say
 from common.errors import UsageError
@@ -57,6 +57,7 @@ GAMES = {
     "qtran-game": torch.tensor([[8.0, -12, -12], [-12, 0, 0], [-12, 0, 0]]),
 }
 WIDTH = 64  # units of a hidden layer
+LANES = 64  # a multiple of the numbers that PyTorch takes at a time on any CPU
 STATE = torch.zeros(1, N)
 # state and both actions one-hot: (9, 8)
 JOINT = torch.cat([STATE.expand(A * A, -1), torch.eye(A).repeat_interleave(A, 0), torch.eye(A).repeat(A, 1)], 1)
@@ -98,6 +99,15 @@ def forward(net: Net, x: Tensor) -> Tensor:
     for k, (weight, bias) in enumerate(net):
         x = (x.relu() if k else x) @ weight + bias
     return x
+
+
+def evenly(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x), elementwise, in bits that do not depend on the number of seeds.
+
+    PyTorch computes exponentials many numbers at a time, and what is left over at the end one by one, with other last
+    bits: here nothing is left over.
+    """
+    return function(pad(x.flatten(), (0, -x.numel() % LANES)))[: x.numel()].view(x.shape)
 
 
 class Learner:
@@ -197,7 +207,7 @@ class QMIX(Learner):
 
     def joint(self) -> Tensor:
         x = torch.einsum("snu,sne->snue", self.q(), self.w1.abs())  # (S, N, A, E)
-        hidden = elu(x[:, 0, :, None] + x[:, 1, None] + self.b1[:, None, None])
+        hidden = evenly(elu, x[:, 0, :, None] + x[:, 1, None] + self.b1[:, None, None])
         return (hidden * self.w2.abs()[:, None, None]).sum(-1) + self.b2[:, None, None]
 
 
@@ -257,8 +267,10 @@ class DuplexDueling(Learner):
 
     def credit(self) -> Tensor:
         """lambda_i(u) > 0: (S, N, A, A)."""
-        head = (forward(self.k, STATE).abs() + 1e-10) * forward(self.g, STATE).sigmoid()  # (S, H, 1, N)
-        return (head * forward(self.m, JOINT).sigmoid()).sum(1).mT.unflatten(-1, (A, A))
+        nets = (self.k, STATE), (self.g, STATE), (self.m, JOINT)
+        key, agent, action = (forward(net, x).mT for net, x in nets)  # (S, H, 1, 1), (S, H, N, 1), (S, H, N, A A)
+        head = (key.abs() + 1e-10) * evenly(torch.sigmoid, agent)
+        return (head * evenly(torch.sigmoid, action)).sum(1).unflatten(-1, (A, A))
 
     def joint(self) -> Tensor:
         q = self.transformed()
@@ -287,12 +299,12 @@ def clip(grads: Sequence[Tensor], apart: int, max_norm: float) -> None:
         grad *= scale.view(*scale.shape, *[1] * (grad.dim() - apart))
 
 
-def train(cfg: Config, name: str) -> tuple[Learner, np.ndarray]:
+def train(cfg: Config, name: str, seeds: Sequence[int]) -> tuple[Learner, np.ndarray]:
     """The learner, and the pay-off of its greedy joint action every `score_every` updates: (updates / that, S)."""
-    rngs = [np.random.default_rng(cfg.seed + k) for k in range(cfg.num_runs)]
+    rngs = [np.random.default_rng(seed) for seed in seeds]
     learner, rew, history = make(name, cfg, rngs), GAMES[cfg.env], []
     rmsprop = torch.optim.RMSprop(learner.parameters, lr=cfg.lr, alpha=0.99, eps=1e-5, foreach=True)
-    data = [np.random.default_rng([cfg.seed + k, 1]) for k in range(cfg.num_runs)]  # the same batches for all learners
+    data = [np.random.default_rng([seed, 1]) for seed in seeds]  # the same batches for all learners
     for _ in range(cfg.updates // cfg.score_every):
         size = (cfg.score_every, A * A)
         count = np.stack([rng.multinomial(cfg.batch_size, np.full(size, 1 / (A * A))) for rng in data], 1)
@@ -323,18 +335,20 @@ def seeds_of(cfg: Config, name: str) -> list[Seed]:
 
 
 def run(cfg: Config, name: str) -> None:
-    """Train all seeds of one learner and write their progress.txt and values.txt, unless that is done."""
-    seeds = seeds_of(cfg, name)
-    done = [seed.finished() for seed in seeds]  # all are asked: none starts where another one's folder is refused
-    if all(done):
-        say(f"{name} finished already: {seeds[0].folder.parent}")
+    """Train the seeds of one learner that are not finished, and write their progress.txt and values.txt."""
+    seeds = {cfg.seed + k: seed for k, seed in enumerate(seeds_of(cfg, name))}
+    done = {k for k, seed in seeds.items() if seed.finished()}  # all are asked first: a folder may be refused
+    if done:
+        say(f"{name} {' '.join(f's{k}' for k in sorted(done))} finished already: {seeds[cfg.seed].folder.parent}")
+    seeds = {k: seed for k, seed in seeds.items() if k not in done}
+    if not seeds:
         return
-    for seed in seeds:
+    for seed in seeds.values():
         seed.begin()
-    learner, history = train(cfg, name)
+    learner, history = train(cfg, name, list(seeds))
     step = np.arange(1, len(history) + 1) * cfg.score_every
     names = ["Epoch", "AverageTestEpRet", "TotalEnvInteracts"]
-    for row, folder in enumerate(seed.folder for seed in seeds):
+    for row, folder in enumerate(seed.folder for seed in seeds.values()):
         rows = np.concatenate([learner.joint()[row].detach().numpy(), learner.q()[row].detach().numpy()])
         index = [*range(A), *[-1 - i for i in range(N)]]  # row a_0 of Qtot; -1 and -2: Q_0 and Q_1
         write_table(folder / "values.txt", ["Row", *(f"Act{a}" for a in range(A))], [np.array(index), *rows.T])
