@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from common.checkpoint import Checkpoints, Damaged, write_atomic
 from common.errors import UsageError
@@ -29,6 +29,7 @@ from common.layout import (
 from common.limits import most_threads
 from common.provenance import commit, versions
 
+Held = TypeVar("Held", bound="Lock")
 PATIENCE = 0.2  # seconds for which a lock is tried: who only looks whether it is held has it for a moment
 
 
@@ -36,15 +37,73 @@ class Usage(UsageError):
     """An empty one is said by another rank."""
 
 
-class Folder:
+class Lock:
+    """A run folder that one process has at a time, as long as it is entered."""
+
+    def __init__(self, path: Path, data_dir: str):
+        self.path, self.data_dir = path, data_dir
+        self.made: list[Path] = []  # folders that were not there before, the innermost first
+
+    def __enter__(self: Held) -> Held:
+        """Make it and lock it. Raises Usage where another process has it, or where nothing can be written."""
+        self.made = [path for path in (self.path, *self.path.parents) if not os.path.exists(path)]
+        try:
+            self._lock()
+            print(f"process {os.getpid()} on {platform.node()}", file=self.lock, flush=True)
+            return self
+        except BlockingIOError:
+            with self.lock as lock:
+                lock.seek(0)
+                owner = lock.read(200).partition("\n")[0].strip() or "another process"
+            text = "is training in this folder; wait for it or give another --exp_name"
+            raise Usage(f"{self.path}: {owner} {text}") from None
+        except OSError as error:
+            self._unmake()
+            raise Usage(
+                f"--data_dir {self.data_dir!r}: cannot write there ({error}); give another --data_dir"
+            ) from None
+
+    def _lock(self) -> None:
+        """Hold the folder's lock, emptied. Raises OSError; BlockingIOError where another process has it."""
+        path, patience = self.path / ".lock", time.monotonic() + PATIENCE
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = open(path, "a+", errors="replace")  # noqa: SIM115
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > patience:
+                    raise
+                self.lock.close()
+                time.sleep(PATIENCE / 10)
+                continue
+            if path.exists() and os.path.samestat(os.fstat(self.lock.fileno()), path.stat()):
+                break
+            self.lock.close()  # who had it before has just removed it, see _unmake
+        self.lock.truncate(0)
+
+    def _unmake(self) -> None:
+        """Remove the folders that this process made, where nothing was written into them."""
+        with contextlib.suppress(OSError):
+            if self.made and os.listdir(self.path) == [".lock"]:
+                (self.path / ".lock").unlink()
+        for path in self.made:
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+
+    def __exit__(self, *_: Any) -> None:
+        self._unmake()  # while it is locked
+        self.lock.close()
+
+
+class Folder(Lock):
     """One seed's run folder, locked while it is entered."""
 
     def __init__(self, config: Any, algorithm: str, seed: int):
         self.config = {"algorithm": algorithm, **dataclasses.asdict(config), "seed": seed}
-        self.path = run_folder(config.data_dir, config.exp_name, seed)
+        super().__init__(run_folder(config.data_dir, config.exp_name, seed), config.data_dir)
         self.progress = self.path / PROGRESS
         self.checkpoints = Checkpoints(self.path / CHECKPOINT)
-        self.made: list[Path] = []  # folders that were not there before, the innermost first
         # what the run began with: other threads or kernels take sums in another order
         self.threads, self.compile = 0, ""
         self.commits: list[str] = []  # at which it was trained so far
@@ -84,57 +143,6 @@ class Folder:
         self.threads, self.compile = (0 if self.config["threads"] else threads), compiled
         commits = old.get("commits")  # which older runs do not have
         self.commits = [str(name) for name in commits] if isinstance(commits, list) else []
-
-    def __enter__(self) -> "Folder":
-        """Make it and lock it. Raises Usage where another process has it, or where nothing can be written."""
-        self.made = [path for path in (self.path, *self.path.parents) if not os.path.exists(path)]
-        try:
-            self._lock()
-            print(f"process {os.getpid()} on {platform.node()}", file=self.lock, flush=True)
-            return self
-        except BlockingIOError:
-            with self.lock as lock:
-                lock.seek(0)
-                owner = lock.read(200).partition("\n")[0].strip() or "another process"
-            text = "is training in this folder; wait for it or give another --exp_name"
-            raise Usage(f"{self.path}: {owner} {text}") from None
-        except OSError as error:
-            self._unmake()
-            raise Usage(
-                f"--data_dir {self.config['data_dir']!r}: cannot write there ({error}); give another --data_dir"
-            ) from None
-
-    def _lock(self) -> None:
-        """Hold the folder's lock, emptied. Raises OSError; BlockingIOError where another process has it."""
-        path, patience = self.path / ".lock", time.monotonic() + PATIENCE
-        while True:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = open(path, "a+", errors="replace")  # noqa: SIM115
-            try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > patience:
-                    raise
-                self.lock.close()
-                time.sleep(PATIENCE / 10)
-                continue
-            if path.exists() and os.path.samestat(os.fstat(self.lock.fileno()), path.stat()):
-                break
-            self.lock.close()  # who had it before has just removed it, see _unmake
-        self.lock.truncate(0)
-
-    def _unmake(self) -> None:
-        """Remove the folders that this process made, where nothing was written into them."""
-        with contextlib.suppress(OSError):
-            if self.made and os.listdir(self.path) == [".lock"]:
-                (self.path / ".lock").unlink()
-        for path in self.made:
-            with contextlib.suppress(OSError):  # it is not empty
-                path.rmdir()
-
-    def __exit__(self, *_: Any) -> None:
-        self._unmake()  # while it is locked
-        self.lock.close()
 
     def begin(self, progress: str) -> None:
         """Write config.json, and set progress.txt back to what it was at a checkpoint: later rows are made again."""

@@ -32,7 +32,7 @@ class Ranks:
         Raises UsageError where launcher and MPI library do not match: every process would take itself for rank 0 of 1
         and all would write seed 0.
         """
-        expected = next((int(os.environ[size]) for size, _ in LAUNCHERS if os.environ.get(size, "").isdigit()), 1)
+        expected = cls.launched()
         if expected <= 1:
             return cls(threads=len(own_cores()))
         try:
@@ -58,6 +58,11 @@ class Ranks:
         crowded = host.size > len(cores) and all(mine == cores for mine in own)
         turns = shared(host, len(cores)) if crowded else Turns()
         return cls(comm.rank, comm.size, max(1, len(cores) // host.size), comm, turns)
+
+    @staticmethod
+    def launched() -> int:
+        """How many processes the launcher says it started: 1 without one."""
+        return next((int(os.environ[size]) for size, _ in LAUNCHERS if os.environ.get(size, "").isdigit()), 1)
 
     @staticmethod
     def claimed() -> int:

@@ -40,7 +40,7 @@ from common.console import say
 from common.errors import UsageError
 from common.flags import Count, FirstSeed, Natural, Range, Unit, check_ranges
 from common.layout import PROGRESS, read_table
-from games.shared import Seed, main, write_table
+from games.shared import Seed, main, unfinished, write_table
 
 N_ACT = 3  # actions of either agent
 WIDTH = N_ACT * N_ACT  # children of a node
@@ -254,22 +254,23 @@ def train_all(cfg: Config) -> None:
 
 def run(cfg: Config, games: Games, learner: Learner, seed: int) -> None:
     """Train one seed of one learner and write progress.txt, unless that is done."""
-    kept = Seed.of(cfg, learner, seed)
-    if kept.finished():
-        say(f"{learner} s{seed} finished already: {kept.folder}")
-        return
-    kept.begin()
-    began = time.monotonic()
-    score = train(cfg, games, learner, seed) / games.best
-    seconds = time.monotonic() - began
+    with unfinished([Seed.of(cfg, learner, seed)]) as seeds:
+        for kept in seeds:
+            began = time.monotonic()
+            score = train(cfg, games, learner, seed) / games.best
+            write(cfg, games, kept.folder, score, time.monotonic() - began)
+            say(f"{learner} s{seed} score {score[-1].mean():.4f} in {time.monotonic() - began:.0f} s")
+
+
+def write(cfg: Config, games: Games, folder: Path, score: np.ndarray, seconds: float) -> None:
+    """games.txt and progress.txt of one seed, whose scores (steps / score_every, G) took these seconds."""
     names = ["Epoch", *(f"{kind}TestEpRet" for kind in ("Average", "Std", "Max", "Min")), "Optimal"]
     names += ["TotalEnvInteracts", "Time"]
     step = np.arange(1, len(score) + 1) * cfg.score_every
     columns = [step // cfg.score_every, score.mean(1), score.std(1), score.max(1), score.min(1)]
     columns += [optimal(score).mean(1), step, seconds * step / cfg.steps]
-    write_table(kept.folder / "games.txt", ["Game", "Best", "Score"], [np.arange(cfg.games), games.best, score[-1]])
-    write_table(kept.folder / PROGRESS, names, columns)  # last: its rows say that the seed is finished
-    say(f"{learner} s{seed} score {score[-1].mean():.4f} in {seconds:.0f} s")
+    write_table(folder / "games.txt", ["Game", "Best", "Score"], [np.arange(cfg.games), games.best, score[-1]])
+    write_table(folder / PROGRESS, names, columns)  # last: its rows say that the seed is finished
 
 
 def optimal(score: np.ndarray) -> np.ndarray:

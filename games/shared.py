@@ -1,9 +1,10 @@
 """What the programs that train several learners share: a command line, a run folder for each seed of each learner."""
 
+import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from common.checkpoint import write_atomic
 from common.console import say
 from common.errors import UsageError
 from common.flags import parse
+from common.folder import Lock
 from common.layout import CONFIG, PROGRESS, differences, read_config, refuse_names, refuse_strays, run_folder
 from common.provenance import commit, versions
+from common.ranks import Ranks
 
 
 def main(
@@ -26,9 +29,13 @@ def main(
 ) -> int:
     """Parse the flags and do the work. Exit status: 0 done, 2 usage, 130 interrupted."""
     try:
+        if Ranks.launched() > 1:
+            text = f"started as one of {Ranks.launched()} processes, but one process trains all seeds: leave out mpirun"
+            raise UsageError(text if Ranks.claimed() == 0 else "")
         work(parse(config_class, defaults, doc, name))
     except UsageError as error:
-        say(f"{name}: {error}", sys.stderr)
+        if str(error):  # an empty one is said by another rank
+            say(f"{name}: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         say(f"{name}: stopped; rerun the same command to go on with what is not finished", sys.stderr)
@@ -70,6 +77,23 @@ class Seed:
             write_atomic(self.folder / CONFIG, (json.dumps({**self.settings, **made}, indent=1) + "\n").encode())
         except OSError as error:
             raise UsageError(f"{self.folder}: {error}; give another --exp_name or --data_dir") from None
+
+
+@contextlib.contextmanager
+def unfinished(seeds: Sequence[Seed]) -> Iterator[list[Seed]]:
+    """Those of one learner's seeds that are to be trained, locked and begun; says which are finished.
+
+    Raises UsageError where a folder holds a run of other settings, or another process has it.
+    """
+    with contextlib.ExitStack() as stack:
+        for seed in [seed for seed in seeds if not seed.finished()]:  # all are asked before a folder is made
+            stack.enter_context(Lock(seed.folder, seed.settings["data_dir"]))
+        todo = [seed for seed in seeds if not seed.finished()]  # another process may have finished one meanwhile
+        if done := " ".join(f"s{seed.settings['seed']}" for seed in seeds if seed not in todo):
+            say(f"{seeds[0].settings['algorithm']} {done} finished already: {seeds[0].folder.parent}")
+        for seed in todo:
+            seed.begin()
+        yield todo
 
 
 def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray] | np.ndarray) -> None:

@@ -49,7 +49,7 @@ from common.console import say
 from common.errors import UsageError
 from common.flags import Count, FirstSeed, NonNegative, Unit, check_ranges
 from common.layout import PROGRESS, read_progress
-from games.shared import Seed, main, write_table
+from games.shared import Seed, main, unfinished, write_table
 
 N, A = 2, 3  # agents, actions of each
 GAMES = {
@@ -336,23 +336,17 @@ def seeds_of(cfg: Config, name: str) -> list[Seed]:
 
 def run(cfg: Config, name: str) -> None:
     """Train the seeds of one learner that are not finished, and write their progress.txt and values.txt."""
-    seeds = {cfg.seed + k: seed for k, seed in enumerate(seeds_of(cfg, name))}
-    done = {k for k, seed in seeds.items() if seed.finished()}  # all are asked first: a folder may be refused
-    if done:
-        say(f"{name} {' '.join(f's{k}' for k in sorted(done))} finished already: {seeds[cfg.seed].folder.parent}")
-    seeds = {k: seed for k, seed in seeds.items() if k not in done}
-    if not seeds:
-        return
-    for seed in seeds.values():
-        seed.begin()
-    learner, history = train(cfg, name, list(seeds))
-    step = np.arange(1, len(history) + 1) * cfg.score_every
-    names = ["Epoch", "AverageTestEpRet", "TotalEnvInteracts"]
-    for row, folder in enumerate(seed.folder for seed in seeds.values()):
-        rows = np.concatenate([learner.joint()[row].detach().numpy(), learner.q()[row].detach().numpy()])
-        index = [*range(A), *[-1 - i for i in range(N)]]  # row a_0 of Qtot; -1 and -2: Q_0 and Q_1
-        write_table(folder / "values.txt", ["Row", *(f"Act{a}" for a in range(A))], [np.array(index), *rows.T])
-        write_table(folder / PROGRESS, names, [step // cfg.score_every, history[:, row], step * cfg.batch_size])
+    with unfinished(seeds_of(cfg, name)) as seeds:
+        if not seeds:
+            return
+        learner, history = train(cfg, name, [seed.settings["seed"] for seed in seeds])
+        step = np.arange(1, len(history) + 1) * cfg.score_every
+        names = ["Epoch", "AverageTestEpRet", "TotalEnvInteracts"]
+        for row, folder in enumerate(seed.folder for seed in seeds):
+            rows = np.concatenate([learner.joint()[row].detach().numpy(), learner.q()[row].detach().numpy()])
+            index = [*range(A), *[-1 - i for i in range(N)]]  # row a_0 of Qtot; -1 and -2: Q_0 and Q_1
+            write_table(folder / "values.txt", ["Row", *(f"Act{a}" for a in range(A))], [np.array(index), *rows.T])
+            write_table(folder / PROGRESS, names, [step // cfg.score_every, history[:, row], step * cfg.batch_size])
     say(f"{name} done")
 
 

@@ -1,16 +1,21 @@
 """Run folders of the programs that train several learners."""
 
+import fcntl
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 from common.errors import UsageError
 from common.flags import parse
 from common.layout import PROGRESS, read_config
 from games import matrix_games, value_factorization
 from games.matrix_games import Config
-from games.shared import Seed
+from games.shared import Seed, unfinished
 
 
 def seed_of(data_dir: Path, **flags) -> Seed:
@@ -47,6 +52,51 @@ def test_a_folder_of_other_settings_is_refused(data_dir):
     seed_of(data_dir, alpha=0.1).begin()
     with pytest.raises(UsageError, match=r"holds a run with alpha 0\.1, not 0\.2; give another --exp_name"):
         seed_of(data_dir, alpha=0.2).finished()
+
+
+def test_a_seed_that_another_process_trains_is_refused_and_left_as_it_is(data_dir):
+    with unfinished([seed_of(data_dir)]) as first:
+        assert [seed.folder for seed in first] == [data_dir / "x_iql" / "x_iql_s3"]
+        before = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
+        text = rf"x_iql_s3: process {os.getpid()} on \S+ is training in this folder; wait for it or give another"
+        with pytest.raises(UsageError, match=text), unfinished([seed_of(data_dir)]):
+            pass
+        assert before == {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
+    with unfinished([seed_of(data_dir)]) as again:
+        assert len(again) == 1
+
+
+def test_a_seed_that_another_process_finished_while_its_lock_was_taken_is_not_trained_again(data_dir, monkeypatch):
+    seed, flock = seed_of(data_dir), fcntl.flock
+    seed.begin()
+
+    def late(*args):
+        (seed.folder / PROGRESS).write_text("Epoch\n1\n")
+        flock(*args)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with unfinished([seed]) as todo:
+        assert todo == []
+
+
+def test_finished_seeds_are_not_locked_so_that_they_may_lie_where_nothing_can_be_written(data_dir):
+    seed = seed_of(data_dir)
+    seed.begin()
+    (seed.folder / PROGRESS).write_text("Epoch\n1\n")
+    with unfinished([seed]) as todo:
+        assert todo == []
+    assert not (seed.folder / ".lock").exists()
+
+
+@pytest.mark.parametrize("program", ["matrix_games", "value_factorization"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_several_ranks_are_refused_in_one_line_of_the_first_of_them(program, rank, tmp_path):
+    command = [sys.executable, "-m", f"games.{program}", "--data_dir", str(tmp_path / "data")]
+    env = {**os.environ, "PMI_SIZE": "2", "PMI_RANK": str(rank)}
+    ended = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
+    line = f"{program}: started as one of 2 processes, but one process trains all seeds: leave out mpirun\n"
+    assert (ended.returncode, ended.stderr) == (2, "" if rank else line)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
