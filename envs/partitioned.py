@@ -16,6 +16,7 @@ Departures from MaMuJoCo's defaults, and why:
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
@@ -163,14 +164,25 @@ class PartitionedMujoco(VectorEnv):
         self._connect(legacy_actuators)
 
     def _partition(self, legacy: bool) -> tuple[list[tuple], list, list]:
-        """Per agent MaMuJoCo's nodes of its joints; MaMuJoCo's edges between neighbours; its nodes of the root."""
+        """Per agent MaMuJoCo's nodes of its joints; MaMuJoCo's edges between neighbours; its nodes of the root.
+
+        Raises UsageError where a line of SPLITS does not give each of the body's joints to one agent.
+        """
         if not SPLITS[self.body]:
             return self.graph.get_parts_and_edges(self.body, self.split)
         whole, edges, root = self.graph.get_parts_and_edges(self.body, None)
         node = {node.label: node for node in whole[0]}
         old = LEGACY_SPLITS.get(self.body, {}) if legacy else {}
-        agents = old.get(self.split, SPLITS[self.body][self.split]).split(",")
-        return [tuple(node[joint] for joint in joints.split()) for joints in agents], edges, root
+        agents = [joints.split() for joints in old.get(self.split, SPLITS[self.body][self.split]).split(",")]
+        given = list(itertools.chain(*agents))
+        for joint in {**dict.fromkeys(given), **node}:
+            if joint not in node or given.count(joint) != 1:
+                wrong = "there is no such joint" if joint not in node else f"is given {given.count(joint)} times"
+                raise UsageError(
+                    f"{'LEGACY_SPLITS' if self.split in old else 'SPLITS'}[{self.body!r}][{self.split!r}]: "
+                    f"{joint!r}: {wrong}; give each of {', '.join(node)} to one agent"
+                )
+        return [tuple(node[joint] for joint in joints) for joints in agents], edges, root
 
     def _gather(self, index: list[np.ndarray], low: list[np.ndarray], high: list[np.ndarray]) -> None:
         """Lay out a buffer (S, slots) of the fields that are seen, with a zero at its end for padding."""

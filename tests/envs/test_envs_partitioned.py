@@ -13,7 +13,7 @@ import pytest
 
 import envs
 from envs import partitioned, robots
-from envs.errors import Broken
+from envs.errors import Broken, UsageError
 from envs.partitioned import LEGACY_SPLITS, SPLITS
 from envs.robots import BODIES
 
@@ -227,6 +227,30 @@ def test_an_unknown_partition_is_refused_in_one_line_that_lists_the_known_ones(n
     with pytest.raises(ValueError, match=f"^--env '{name}': .*{message}") as error:
         make(name, [0])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("joints", "wrong"), [
+    ("thigh_joint leg_joint, ankle_joint", "'ankle_joint': there is no such joint"),
+    ("thigh_joint leg_joint, leg_joint foot_joint", "'leg_joint': is given 2 times"),
+    ("thigh_joint, foot_joint", "'leg_joint': is given 0 times"),
+])  # fmt: skip
+def test_a_split_of_ones_own_that_does_not_give_each_joint_to_one_agent_is_refused(joints, wrong, monkeypatch):
+    monkeypatch.setitem(SPLITS["Hopper"], "1|1", joints)
+    with pytest.raises(UsageError) as error:
+        make("1-1Hopper", [0])
+    way_out = "give each of thigh_joint, leg_joint, foot_joint to one agent"
+    assert str(error.value) == f"SPLITS['Hopper']['1|1']: {wrong}; {way_out}"
+
+
+def test_a_line_in_splits_is_all_that_a_partition_of_ones_own_needs(monkeypatch):
+    monkeypatch.setitem(SPLITS["Walker2d"], "hips|legs", (
+        "thigh_joint thigh_left_joint, leg_joint foot_joint leg_left_joint foot_left_joint"
+    ))  # fmt: skip
+    env = make("hips-legsWalker", [0])
+    env.reset()
+    assert env.act_mask.sum(1).tolist() == [2, 4]
+    assert joints(env._drives(0)) == {"thigh_joint", "thigh_left_joint"} == joints(env._sees(0))
+    assert np.isfinite(env.step(np.ones((1, 2, 4), np.float32))[0]).all()
 
 
 def test_an_unknown_observation_is_refused():
