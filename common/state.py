@@ -103,12 +103,16 @@ def save(root: Any, row: int, seeds: int, skip: tuple[Any, ...] = ()) -> dict[st
                 value.detach().flatten()[:0].cpu().numpy()
             except (TypeError, RuntimeError) as error:
                 raise UsageError(f"agents.{name}: {value.dtype} cannot be saved in a checkpoint ({error})") from None
-        state[name] = value[row, ...] if by_seed(value, seeds) else value  # with the dots numpy gives no bare number
+        state[name] = value[row, ...] if by_seed(value, seeds) else value  # not a number, which has no shape
     return state
 
 
 def load(root: Any, row: int, seeds: int, state: Mapping[str, Any], skip: tuple[Any, ...] = ()) -> None:
-    """Put back what `save` gave, tensors and arrays in place. Raises UsageError where names or shapes differ."""
+    """Put back what `save` gave, tensors and arrays in place. Raises UsageError where names or shapes differ.
+
+    Among another number of seeds the shape may differ of what is not by seed, if its first axis had the length of that
+    number by chance. A constant, which the program has made again, is left as it is.
+    """
     found = list(leaves(root, skip))
     if differ := sorted({leaf.name for leaf in found} ^ set(state)):
         where = "the checkpoint has no" if differ[0] not in state else "the program has no"
@@ -121,10 +125,14 @@ def load(root: Any, row: int, seeds: int, state: Mapping[str, Any], skip: tuple[
             if isinstance(value, (Tensor, np.ndarray)):
                 place = value.detach() if isinstance(value, Tensor) else value
                 place = place[row, ...] if by_seed(value, seeds) else place
-                if tuple(place.shape) != tuple(new.shape):
+                if tuple(place.shape) != np.shape(new):
+                    if _holds(value, new):
+                        continue
                     raise UsageError(
-                        f"the checkpoint's agents.{name} has the shape {tuple(new.shape)}, not {tuple(place.shape)}; "
-                        "what differs by seed has a leading axis of seeds"
+                        f"the checkpoint's agents.{name} has the shape {tuple(np.shape(new))}, not "
+                        f"{tuple(place.shape)}: what has as many rows as there are seeds is saved by seed, also where "
+                        "that is by chance; give what differs by seed a leading axis of seeds, and keep constants in a "
+                        "frozen dataclass or a variable of the module"
                     )
                 if isinstance(place, Tensor):
                     place.copy_(torch.as_tensor(new))
@@ -169,6 +177,12 @@ def part(value: Any, row: int, seeds: int, made: dict[int, Any]) -> Any:
 
 def by_seed(value: Any, seeds: int) -> bool:
     return isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0 and value.shape[0] == seeds
+
+
+def _holds(value: Any, part: Any) -> bool:
+    """Whether `part` is all of a tensor or array, or one of its rows."""
+    whole, part = (x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x) for x in (value, part))
+    return any(np.array_equal(one, part) for one in (whole, *np.atleast_1d(whole)))
 
 
 def _like(old: Any, new: Any) -> Any:

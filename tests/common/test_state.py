@@ -88,6 +88,39 @@ def test_a_seed_of_a_group_goes_on_alone(tmp_path):
     assert torch.equal(alone.critics[1].flat[0], agents.critics[1].flat[1])
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_a_constant_whose_rows_are_as_many_as_the_seeds_by_chance_does_not_keep_a_seed_from_going_on(kind, tmp_path):
+    def made(seeds):
+        agents = other(seeds)
+        agents.mine = kind([[True, False], [True, True]])  # (N, A) of two agents
+        return agents
+
+    both, alone = made([3, 4]), made([4])
+    both.change()
+    alone.load_state_dict(0, through_a_checkpoint(tmp_path, both, 1))
+    assert (alone.running[0] == both.running[1]).all() and alone.mine.tolist() == [[True, False], [True, True]]
+    alone.running += 5
+    again = made([3, 4])
+    again.load_state_dict(1, through_a_checkpoint(tmp_path, alone, 0))
+    assert (again.running[1] == alone.running[0]).all() and again.mine.tolist() == [[True, False], [True, True]]
+
+
+def test_state_that_is_not_by_seed_is_refused_among_another_number_of_seeds_and_the_line_says_why(tmp_path):
+    both, alone = other(), other([4])
+    both.visits, alone.visits = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.zeros(2, 2)
+    text = r"agents\.visits has the shape \(2,\), not \(2, 2\): .* by chance; .*keep constants in a frozen dataclass"
+    with pytest.raises(UsageError, match=text):
+        alone.load_state_dict(0, through_a_checkpoint(tmp_path, both, 1))
+
+
+def test_an_array_of_one_number_a_seed_comes_back(tmp_path):
+    agents, again = other(), other()
+    agents.scale, again.scale = np.array([1.5, 2.5]), np.zeros(2)
+    for row in range(2):
+        again.load_state_dict(row, through_a_checkpoint(tmp_path, agents, row))
+    assert again.scale.tolist() == [1.5, 2.5]
+
+
 def test_masks_and_settings_are_no_state():
     assert not {name for name in other().state_dict(0) if "mask" in name or "cfg" in name or "layout" in name}
 
