@@ -14,7 +14,8 @@ children. An agent sees the node, its own action and the team's reward, never th
     i2q_eta      i2q; actions of equal value are ordered by eta(s'*(s,a_i)), a random function of the state that all
                  agents draw from the same seed
 
-Undiscounted. A score is the return of the greedy joint policy over the best return of the game.
+Undiscounted. A score is the return of the greedy joint policy over the best return of the game; where that is negative,
+as in some trees of one or two layers, it is 1 - (best - return) / |best|. So 1 is optimal, and less is worse.
 
 Paper: Jiang & Lu 2022, "I2Q: A Fully Decentralized Q-Learning Algorithm", with its appendix B.5 for the second game
 (its pay-off is a reconstruction). The random games and their settings are those of the released code.
@@ -27,7 +28,6 @@ python -m games.matrix_games trains every learner on seed .. seed + num_runs - 1
 Seeds that are finished are not trained again, so an interrupted command is given once more.
 """
 
-import dataclasses
 import sys
 import time
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ TWO_OPTIMA = np.array([[9.99, 10, 0], [10, 0, 0], [0, 0, 0]])
 
 Learner = Literal["iql", "i2q", "i2q_eta"]
 SETTINGS: dict[str, dict[str, Any]] = {
-    "two-optima": {"learners": ("iql", "i2q", "i2q_eta"), "steps": 2_000, "start_steps": 500},
+    "two-optima": {"learners": ("iql", "i2q", "i2q_eta"), "layers": 1, "steps": 2_000, "start_steps": 500},
 }
 
 
@@ -62,7 +62,7 @@ class Config:
     games: Count = 100  # games that a seed learns side by side; two-optima: repetitions of the one game
     exp_name: str = ""  # name of the experiment; default: matrix_games_<env>; a learner's folder adds its name
     data_dir: str = "data"  # where experiments are kept
-    layers: Annotated[int, Range(1, 6)] = 5  # steps of an episode of trees
+    layers: Annotated[int, Range(1, 6)] = 5  # steps of an episode; two-optima: 1
     steps: Count = 100_000  # environment steps, all of which an agent remembers
     alpha: Unit = 0.1  # how far an update moves an entry to its target, 0 .. 1
     epsilon: Unit = 0.5  # probability of a uniform action, per agent and step
@@ -74,6 +74,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_ranges(self)
+        if self.env == "two-optima" and self.layers != 1:
+            raise UsageError(f"--layers {self.layers}: two-optima has one layer; leave it out, or give --env trees")
         for name, unit in (("update_every", "layers"), ("score_every", "update_every"), ("steps", "score_every")):
             if getattr(self, name) % getattr(self, unit):
                 raise UsageError(
@@ -241,11 +243,8 @@ def defaults(env: str, obs: str) -> dict[str, Any]:
 
 def train_all(cfg: Config) -> None:
     """Train every seed of every learner, and say what they came to."""
-    if cfg.env == "two-optima":
-        cfg = dataclasses.replace(cfg, layers=1)
-        games = Games.one_stage(TWO_OPTIMA, cfg.games)
-    else:
-        games = Games.random(cfg.games, cfg.layers)
+    trees = cfg.env == "trees"
+    games = Games.random(cfg.games, cfg.layers) if trees else Games.one_stage(TWO_OPTIMA, cfg.games)
     for learner in cfg.learners:
         for seed in range(cfg.seed, cfg.seed + cfg.num_runs):
             run(cfg, games, learner, seed)
@@ -257,7 +256,7 @@ def run(cfg: Config, games: Games, learner: Learner, seed: int) -> None:
     with unfinished([Seed.of(cfg, learner, seed)]) as seeds:
         for kept in seeds:
             began = time.monotonic()
-            score = train(cfg, games, learner, seed) / games.best
+            score = scores(train(cfg, games, learner, seed), games.best)
             write(cfg, games, kept.folder, score, time.monotonic() - began)
             say(f"{learner} s{seed} score {score[-1].mean():.4f} in {time.monotonic() - began:.0f} s")
 
@@ -271,6 +270,12 @@ def write(cfg: Config, games: Games, folder: Path, score: np.ndarray, seconds: f
     columns += [optimal(score).mean(1), step, seconds * step / cfg.steps]
     write_table(folder / "games.txt", ["Game", "Best", "Score"], [np.arange(cfg.games), games.best, score[-1]])
     write_table(folder / PROGRESS, names, columns)  # last: its rows say that the seed is finished
+
+
+def scores(total: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """1 - (best - total) / |best| for returns (..., G), which is total / best where best (G,) is positive."""
+    ratio = total / best
+    return np.where(best < 0, 2 - ratio, ratio)
 
 
 def optimal(score: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from games.matrix_games import TWO_OPTIMA, Config, Games, Tables, edges, returns, train
+from games.matrix_games import TWO_OPTIMA, Config, Games, Tables, defaults, edges, optimal, returns, scores, train
 
 NO_COIN = np.zeros((10, 1, 2, 3))
 
@@ -145,6 +145,15 @@ def test_eta_gives_a_state_the_same_rank_for_both_agents():
 SMALL = Config(layers=2, games=12, steps=4000, start_steps=400, exp_name="x")
 
 
+def test_a_worse_policy_has_a_lower_score_where_the_best_return_is_negative_too():
+    best = Games.random(100, 2).best
+    assert (best < 0).sum() == 6
+    assert optimal(scores(best, best)).all()
+    worse = scores(best - [[0.001], [0.1]], best)
+    assert (worse[1] < worse[0]).all() and (worse[0] < 1).all() and not optimal(worse).any()
+    assert scores(np.array([-2.0, 1.0, -1.0]), np.array([-1.0, 2.0, 2.0])).tolist() == [0, 0.5, -0.5]
+
+
 def test_on_small_trees_i2q_finds_the_optimum_of_every_game_and_iql_does_not():
     games = Games.random(12, 2)
     i2q = train(SMALL, games, "i2q", 0)[-1] / games.best
@@ -202,3 +211,10 @@ def test_the_command_leaves_run_folders_and_does_not_train_a_finished_seed_again
 def test_steps_that_do_not_end_with_an_episode_are_refused_in_one_line():
     with pytest.raises(ValueError, match="--update_every 50: must be a multiple of --layers 4"):
         Config(layers=4)
+
+
+def test_two_optima_has_one_layer_by_default_and_no_other():
+    flags = {"env": "two-optima", "update_every": 7, "score_every": 70, "steps": 700}
+    assert Config(**{**defaults("two-optima", "full"), **flags}).layers == 1
+    with pytest.raises(ValueError, match="--layers 2: two-optima has one layer; leave it out, or give --env trees"):
+        Config(**{**defaults("two-optima", "full"), "env": "two-optima", "layers": 2})
