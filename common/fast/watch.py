@@ -182,8 +182,8 @@ def _reached(roots: Sequence[Any]) -> list[types.FunctionType]:
         seen.add(id(value))
         if isinstance(value, functools.partial):
             waiting += [value.func, *value.args, *value.keywords.values()]
-        if hasattr(value, "__wrapped__"):  # by a decorator
-            waiting.append(value.__wrapped__)
+        if (wrapped := getattr(value, "__wrapped__", None)) is not None:  # by a decorator
+            waiting.append(wrapped)
         if _is_of_library(value):
             continue
         if isinstance(value, type):

@@ -479,7 +479,8 @@ def test_what_is_changed_beside_the_agents_is_changed_once_by_each_call(what):
 
 
 GAINS = {"q": 1.0}
-METHOD, BEHIND, CACHED = [1.0], [1.0], [1.0]
+METHOD, BEHIND, CACHED, DEFAULT = [1.0], [1.0], [1.0], [1.0]
+CALLS, DUE = itertools.count(), itertools.count()
 SCALE = torch.tensor(1.0)
 
 
@@ -512,7 +513,7 @@ def behind(scale=1.0):
     return BEHIND[0] * scale
 
 
-def with_default(gains=[1.0]):  # noqa: B006 (a default that changes is the case)
+def with_default(gains=DEFAULT):
     return gains[0]
 
 
@@ -553,7 +554,7 @@ def test_whatever_it_names_is_watched_also_in_functions_that_it_calls(what, monk
         "partial": (lambda agents, given: partial(), lambda: BEHIND.__setitem__(0, 2.0)),
         "bound": (lambda agents, given: bound(), lambda: setattr(schedule, "gain", 2.0)),
         "cache": (lambda agents, given: cached()[0][0], lambda: CACHED.__setitem__(0, 2.0)),
-        "default": (lambda agents, given: with_default(), lambda: with_default.__defaults__[0].__setitem__(0, 2.0)),
+        "default": (lambda agents, given: with_default(), lambda: DEFAULT.__setitem__(0, 2.0)),
         "attribute": (lambda agents, given: update.gain, lambda: setattr(update, "gain", 2.0)),
         "entry": (lambda agents, given: agents.gains[0], lambda: on_agents("gains", 0)),
         "data": (lambda agents, given: agents.scale, lambda: on_agents("scale", None)),
@@ -581,7 +582,7 @@ def test_whatever_it_names_is_watched_also_in_functions_that_it_calls(what, monk
         if turn == 9:
             change()
         assert bench.turn(turn, given)
-    METHOD[0] = BEHIND[0] = CACHED[0] = with_default.__defaults__[0][0] = 1.0
+    METHOD[0] = BEHIND[0] = CACHED[0] = DEFAULT[0] = 1.0
     globals().update(SCALE=torch.tensor(1.0))
     (line,) = bench.said
     assert "has changed" in line
@@ -621,7 +622,7 @@ def test_whatever_it_counts_by_it_runs_as_written_and_counts_once_a_call(what, m
             "default": tick,
             "closure": functools.partial(next, turns),
         }
-        ways |= {"count": lambda: next(CALLS) % 3 == 0, "generator": lambda: next(DUE)}  # noqa: F821 (made above)
+        ways |= {"count": lambda: next(CALLS) % 3 == 0, "generator": lambda: next(DUE)}
         count = ways[what]
 
         def update(agents, batch, cfg, count=count):

@@ -98,11 +98,11 @@ def test_a_constant_whose_rows_are_as_many_as_the_seeds_by_chance_does_not_keep_
     both, alone = made([3, 4]), made([4])
     both.change()
     alone.load_state_dict(0, through_a_checkpoint(tmp_path, both, 1))
-    assert (alone.running[0] == both.running[1]).all() and alone.mine.tolist() == [[True, False], [True, True]]
+    assert (alone.running[0] == both.running[1]).all() and alone.mine.tolist() == [[True, False], [True, True]]  # pyright: ignore
     alone.running += 5
     again = made([3, 4])
     again.load_state_dict(1, through_a_checkpoint(tmp_path, alone, 0))
-    assert (again.running[1] == alone.running[0]).all() and again.mine.tolist() == [[True, False], [True, True]]
+    assert (again.running[1] == alone.running[0]).all() and again.mine.tolist() == [[True, False], [True, True]]  # pyright: ignore
 
 
 def test_state_that_is_not_by_seed_is_refused_among_another_number_of_seeds_and_the_line_says_why(tmp_path):
@@ -118,7 +118,7 @@ def test_an_array_of_one_number_a_seed_comes_back(tmp_path):
     agents.scale, again.scale = np.array([1.5, 2.5]), np.zeros(2)
     for row in range(2):
         again.load_state_dict(row, through_a_checkpoint(tmp_path, agents, row))
-    assert again.scale.tolist() == [1.5, 2.5]
+    assert again.scale.tolist() == [1.5, 2.5]  # pyright: ignore
 
 
 def test_masks_and_settings_are_no_state():

@@ -54,9 +54,13 @@ def use(monkeypatch, *lams: str) -> None:
     monkeypatch.setattr(run_all, "rows", lambda scale, numbers: table)
 
 
-def test_without_the_extra_its_rows_are_left_out_with_a_line_and_the_others_are_trained(main, monkeypatch, capsys):
-    tasks = (("1", GAME), ("2", "smax:3m"))
-    table = [Row(f"lam{k}", "i2q_ddpg", task, ["--lam", k, "--epochs", "4"], 1, ["6"]) for k, task in tasks]
+def test_without_the_extra_its_rows_are_left_out_with_a_line_and_the_others_are_trained(
+    main, monkeypatch, capsys, tmp_path
+):
+    (tmp_path / "smac").mkdir()
+    (tmp_path / "smac" / "i2q_drqn.py").write_text(TRAINER.replace('"seed": seed', '"batches": "shared", "seed": seed'))
+    tasks = (("1", "i2q_ddpg", GAME), ("2", "smac.i2q_drqn", "smax:3m"))
+    table = [Row(f"lam{k}", of, task, ["--lam", k, "--epochs", "4"], 1, ["6"]) for k, of, task in tasks]
     monkeypatch.setattr(run_all, "rows", lambda scale, numbers: table)
     monkeypatch.setattr(run_all, "find_spec", lambda name: None)
     assert main() == 0
