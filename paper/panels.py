@@ -47,7 +47,7 @@ class Runs:
         groups: dict[str, dict[str, Run]] = {}
         others: dict[str, dict[str, str]] = {}  # of each group, what is not as expected
         for run in self._load(name, having):
-            differ = unlike(run.config, expected)
+            differ = unlike(run.config, expected) if expected else {}
             if wrong := [key for key in differ if key in {*named, "algorithm", "env"}]:
                 note(f"{run.path}: {wrong[0]} is {differ[wrong[0]]}; the run is left out of {name}")
                 continue

@@ -177,13 +177,16 @@ def settings(program: str, task: str, flags: Sequence[str]) -> dict[str, Any]:
 def unlike(config: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, str]:
     """Where a run's settings are others than expected: name -> "0.5, not 0.99". One that it does not name is as LATER.
 
-    A flag that runs did not have and LATER does not know changed nothing.
+    A flag that older runs did not have and LATER does not know changed nothing. One that is not expected at all is of a
+    program of another name or of an edited one.
     """
     found = {}
     for name, value in expected.items():
         own = config.get(name, LATER.get(name, value))
         if not _same(own, str(value)):
             found[name] = f"{own}, not {value}"
+    for name in sorted(config.keys() - expected.keys() - FREE - DERIVED):
+        found[name] = f"{config[name]}, which is unknown here"
     return found
 
 

@@ -100,6 +100,12 @@ def test_the_settings_of_a_line_count_before_the_length_of_other_runs(tmp_path, 
     assert f"{name}: 4 runs of other settings are left out" in capsys.readouterr().err
     assert len(Runs([tmp_path / "data"]).of("iddpg", GAME)) == 4  # better than none, and said
     assert capsys.readouterr().err == f"plot.py: {name}: its runs have gamma 0.5, not 0.99\n"
+    for seed in range(4):  # of an edited copy
+        write_experiment(tmp_path / "copy", name, seed, [1, 2, 3, 4], gamma=0.99, trick=True)
+    (run,) = Runs([tmp_path / "copy", tmp_path / "results"]).of("iddpg", GAME)
+    assert run.path.parents[1].name == "results"
+    assert len(Runs([tmp_path / "copy"]).of("iddpg", GAME)) == 4
+    assert "its runs have trick True, which is unknown here\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("other", [{"lam": 2.0}, {"env": "2x4Ant"}, {"algorithm": "d3g"}, {"batches": "shared"}])

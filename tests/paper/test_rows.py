@@ -175,6 +175,7 @@ def test_the_lab_takes_what_the_figures_named_need():
         ({"lam": 0.2, "env": "DifferentialGame-2"}, ["env"]),
         ({"lam": 0.2, "algorithm": "iddpg"}, ["algorithm"]),
         ({"lam": 0.2, "gamma": "a lot"}, ["gamma"]),
+        ({"lam": 0.2, "trick": True}, ["trick"]),
     ],
 )
 def test_a_run_is_of_a_row_where_all_settings_agree_but_for_epochs(config, names):
