@@ -167,7 +167,7 @@ def _flags_of(program: str) -> dict[str, Any]:
 
 def settings(program: str, task: str, flags: Sequence[str]) -> dict[str, Any]:
     """What config.json says of a run of this program on this task with these flags, but for FREE and DERIVED."""
-    given = {flag[2:]: value for flag, value in zip(flags[::2], flags[1::2])}
+    given = _named(flags)
     algorithm = given.pop("learners", program.rpartition(".")[2])
     own = {**_flags_of(program), **defaults_of(program)(task, given.get("obs", "own")), **given}
     own = {name: value for name, value in own.items() if name not in FREE | DERIVED}
@@ -196,7 +196,7 @@ def experiment(line: str, task: str) -> str:
     What LATER says of older runs is left out too, and what a task's defaults say otherwise is named.
     """
     program, *words = line.split()
-    flags = {flag[2:]: value for flag, value in zip(words[::2], words[1::2])}
+    flags = _named(words)
     defaults = dict(defaults_of(program)(task, flags.get("obs", "own")))
     flags = {flag: str(defaults[flag]) for flag in LATER if flag in defaults} | flags
     defaults |= LATER
@@ -213,8 +213,13 @@ def told() -> tuple[set[str], set[tuple[str, str]]]:
     lines = [line for figure in FIGURES.values() for line in figure.lines.values()]
     lines += [line for part in LAB for line in part.lines]
     sizes = [size for scale in SCALES.values() for size in scale.values()] + [part.size for part in LAB]
-    named = {flag[2:] for line in lines for flag in line.split()[1::2]} - DERIVED
-    return named, {(flag[2:], value) for size in sizes for flag, value in zip(size.split()[::2], size.split()[1::2])}
+    named = {name for line in lines for name in _named(line.split()[1:])} - DERIVED
+    return named, {pair for size in sizes for pair in _named(size.split()).items()}
+
+
+def _named(flags: Sequence[str]) -> dict[str, str]:
+    """["--lam", "2"] -> {"lam": "2"}."""
+    return {flag[2:]: value for flag, value in zip(flags[::2], flags[1::2])}
 
 
 def _same(used: Any, value: str) -> bool:
