@@ -4,7 +4,7 @@ Agent i sees its own o_i (written s), acts a_i and shares the team's reward r. F
 value Q(s, s') of moving to a successor (twin critics), a goal model tau whose s + tau(s) is the successor it wants, an
 inverse model I(s, s') -> a, and a forward model f(s, a) that keeps goals reachable. A prime marks a target network.
 
-    m, c  m = s + tau(s) is the goal, c = s + f(s, I(s, m)) what the models say is reached for it
+    m, c  m = s + tau(s) is the goal, c = f(s, I(s, m)) what the models say is reached for it
     Q1,2  descend   (Qk(s, s') - r - gamma (1 - d) min(Q1', Q2')(s', c'))^2,  c' reached from s' for s' + tau'(s')
     I     descends  mean_dims (I(s, s') - a)^2
     f     descends  mean_dims (f(s, a) - s')^2
@@ -124,7 +124,7 @@ def value(net: Net, *inputs: Tensor) -> Tensor:
 
 
 def reached(agents: Agents, obs: Tensor, goal: Tensor) -> Tensor:
-    """c = s + f(s, I(s, m)), where the action for goal m leads by the forward model: (S, N, B, O)."""
+    """c = f(s, I(s, m)), where the action for goal m leads by the forward model: (S, N, B, O)."""
     act = agents.inverse.frozen(obs, goal)
     return agents.f(obs, act, agents.f_net.frozen)
 

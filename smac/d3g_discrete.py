@@ -148,7 +148,7 @@ def value(q: MLP, *states: Tensor) -> Tensor:
 
 
 def reached(agents: Agents, h: Tensor, avail: Tensor, goal: Tensor) -> Tensor:
-    """c = h + f(h, softmax I(h, m)), where the legal actions for goal m lead by the forward model: (S, N, M, H)."""
+    """c = f(h, softmax I(h, m)), where the legal actions for goal m lead by the forward model: (S, N, M, H)."""
     logits = agents.inverse(h, goal, agents.inverse_net.frozen)
     return agents.f(h, torch.softmax(logits.masked_fill(~avail, NOTHING), -1), agents.f_net.frozen)
 
