@@ -15,6 +15,8 @@ What is ours:
   itself has nothing that could train a memory: its values do not depend on actions.
 - I is a softmax over the legal actions; it learns by cross-entropy, and f takes its probabilities.
 - Targets are copied every target_every episodes, not averaged after every second update.
+- tau moves at updates where the number of episodes, over update_every, is a multiple of tau_every: at every second one,
+  unless several episodes end in one step (--n_envs), which counts them all and makes one update.
 
 Departures from PyMARL:
 - Every agent has its own optimisers, losses and gradient clips. There, one clip at the norm 10 over the gradients of
@@ -25,6 +27,8 @@ Departures from PyMARL:
 - Several environments of a seed (--n_envs) go on by themselves; there, they wait for each other's episodes to end.
 - Test episodes start from their own seeds and leave training untouched.
 - Episodes of a batch are drawn with replacement, there without. Epsilon falls with every step, there after an episode.
+- Episodes of a seed that end in one step (--n_envs) get one update, whatever --update_every is.
+- Targets are copied after each target_every-th episode; there, one episode later.
 
 mpirun -np 3 python smac/d3g_discrete.py --env smax:3m trains three seeds side by side, each by itself. Without flags
 the task is FocusFire-3: see smac/envs/focusfire.py.
@@ -72,7 +76,7 @@ class Config(RecurrentConfig):
     target_every: Count = 200  # episodes between copies to the target networks
     epsilon_steps: Count = 50_000  # environment steps, per seed, in which epsilon falls from 1
     epsilon_finish: Unit = 0.05  # share of uniform actions after that
-    tau_every: Count = 2  # updates for each step of tau
+    tau_every: Count = 2  # updates for each step of tau, counted in update_every episodes
 
 
 class Agents(RecurrentStacks):
@@ -183,7 +187,7 @@ def update(agents: Agents, batch: Batch, cfg: Config, move_tau: bool = True) -> 
     """One step of every network of every agent on its own episodes; returns diagnostics, each (S, N).
 
     Losses are means over the steps taken and sums over seeds and agents: every network gets the gradient it would have
-    alone. tau moves at every tau_every-th update only.
+    alone. tau moves only where `move_tau` says so.
     """
     x = inputs(batch.obs, batch.last, agents.n_act)
     _, q, h, q_targ = unroll(x, batch.running, agents.q, agents.q_targ)

@@ -5,7 +5,7 @@ legal now, and shares the team's reward r. Beside double Q-learning's Q(h, a) it
 to a successor; h and h' are hidden states of the target network of Q. Three published rules (--form, --rule):
 
 f, released   what survives of the authors' code with a forward model: Qss regresses to the double-Q target; f moves the
-              h' that was seen by at most lam in each number, to where Qss is higher; Q regresses to the lower of the
+              h' that was seen, by at most lam in each number, to where Qss is higher; Q regresses to the lower of the
               double-Q target and that target at the moved h'. This f predicts nothing: it must be shown h'.
 f, 1          the paper's equations (12) to (14): f(h, a) predicts h' and is drawn to valuable ones with the weight lam;
               Q regresses to the target at the better of f(h, a) and h'. They are those of i2q_ddpg.py.
@@ -26,6 +26,8 @@ Departures:
 - Several environments of a seed (--n_envs) go on by themselves; there, they wait for each other's episodes to end.
 - Test episodes start from their own seeds and leave training untouched.
 - Episodes of a batch are drawn with replacement, there without. Epsilon falls with every step, there after an episode.
+- Episodes of a seed that end in one step (--n_envs) get one update, whatever --update_every is.
+- Targets are copied after each target_every-th episode; there, one episode later.
 - Rule 1 needs what the paper does not say of hidden states: f(h, a) = tanh(net), as hidden states lie in (-1, 1); f and
   Qss have target networks, copied with Q's; actions at s'* are those that are legal at the h' that was seen; and lam's
   scale has the floor QSS_FLOOR, as in i2q_ddpg.py.

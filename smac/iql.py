@@ -16,6 +16,8 @@ Departures from PyMARL's IQL, as the authors ran it:
 - Several environments of a seed (--n_envs) go on by themselves; there, they wait for each other's episodes to end.
 - Test episodes start from their own seeds and leave training untouched.
 - Episodes of a batch are drawn with replacement, there without. Epsilon falls with every step, there after an episode.
+- Episodes of a seed that end in one step (--n_envs) get one update, whatever --update_every is.
+- Targets are copied after each target_every-th episode; there, one episode later.
 
 mpirun -np 3 python smac/iql.py --env smax:3m trains three seeds side by side, each by itself. Without flags the task is
 FocusFire-3, which is solved in a minute: see smac/envs/focusfire.py.

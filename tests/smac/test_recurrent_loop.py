@@ -69,6 +69,11 @@ def test_d3g_moves_tau_at_every_so_many_updates(watched):
     assert [moved for _, moved in calls["update"]] == [False, True, False] * 3
 
 
+def test_d3g_counts_episodes_and_not_updates_where_two_end_in_one_step(watched):
+    _, calls = watched(d3g_discrete, n_envs=2, update_every=1)  # 6, 8, 10, ... episodes: always an even number
+    assert [moved for _, moved in calls["update"]] == [True] * 13
+
+
 @modules
 def test_tests_have_their_own_number_and_length_of_episodes(module, watched):
     _, calls = watched(module)
