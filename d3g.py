@@ -19,10 +19,11 @@ and f averages the successors that one action led to while the others did this a
 Departures:
 - The schedule, widths, batch and learning rate are those of the other learners here, for a fair comparison: batches of
   100 and 1e-3 in place of the released 256 and 3e-4, which --authors_settings brings back. Updates come in blocks of
-  update_every steps, not one a step; the share of updates a step is the schedule's.
+  update_every steps from step update_after on, not one a step after the uniform ones; the schedule says how many.
 - Weights start as the other learners' do (uniform Glorot, zero biases), not as PyTorch's layers do.
 - Twin critics are two networks with an Adam each, which is the same as one Adam over both.
 - Each agent draws its own batch (--batches) from its own replay.
+- A fall at exactly the last step of an episode is terminal; in the released code it is not.
 - Tests run on seeds of their own and leave training untouched.
 
 mpirun -np 5 python d3g.py --env 2x3HalfCheetah trains five seeds side by side. Ranks are independent runs: unlike

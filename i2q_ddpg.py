@@ -24,6 +24,7 @@ Departures from the released code (docs/i2q_ddpg.md gives the reasons):
   correction, TensorFlow's before.
 - Each agent draws its own batch (--batches), with replacement; the released code draws one set of indices for all.
 - Padded dims of unequal agents are masked; the released code trains on them.
+- A fall at exactly the last step of an episode is terminal; in the released code it is not.
 - With the whole state of a robot (--obs full) the released rule is the default: rule 1 overestimates there.
 - Tests run after a block of updates, on seeds of their own, and leave training untouched.
 
@@ -50,7 +51,7 @@ from common.seeding import Streams
 
 QSS_FLOOR = 1e-2  # of mean|Qss| in lam's scale: below it, values are noise to which no successor should be bent
 
-# the paper's choices by family of tasks; envs.schedule has those that all algorithms share
+# the paper's choices by family of tasks, MuJoCo's for your own; envs.schedule has those that all algorithms share
 SETTINGS: dict[str, dict[str, Any]] = {
     "differential": {"rule": "2", "lam": 1.0, "forward": "bounded"},
     "mujoco": {"rule": "1", "lam": 0.01, "forward": "residual"},

@@ -26,8 +26,9 @@ Departures:
 - B.7 does not spell terminal states out: V(s') counts as zero there, as in the released code.
 - An update steps Qss, V, Q, Q2 and pi in turn; the released code runs them in no set order.
 - tau_expectile 0.6 is the middle of the three that the released code was run with (0.55, 0.6, 0.65); B.7's is unknown.
-- Each agent draws its own batch (--batches); the released code draws one set of indices for all.
-- Tests run on seeds of their own and leave training untouched.
+- Each agent draws its own batch (--batches), with replacement; the released code draws one set of indices for all.
+- Adam's eps, padded dims, and a fall at exactly the last step of an episode are as i2q_ddpg.py says.
+- Tests run after a block of updates, on seeds of their own, and leave training untouched.
 
 mpirun -np 5 python i2q_expectile.py --env 2x3HalfCheetah trains five seeds side by side. Ranks are independent runs:
 unlike Spinning Up's MPI, which averages the gradients of one run, nothing is shared between them.

@@ -5,14 +5,18 @@ Agent i sees its own o_i, acts a_i and shares the team's reward r. A prime marks
     Q     descends  (Q(o, a) - y)^2,  y = r + gamma (1 - d) Q'(o', pi'(o'))
     pi    ascends   Q(o, pi(o))
 
-With --negative_td below 1, negative TD errors count for less: 0.5 is the hysteretic form (Matignon et al. 2007), 0 is
-distributed Q-learning (Lauer & Riedmiller 2000), which never learns from a bad surprise.
+With --negative_td c below 1, negative TD errors count for less: 0.5 is hysteretic (after Matignon et al. 2007), 0 is
+distributed Q-learning (Lauer & Riedmiller 2000), which never learns from a bad surprise. Errors are scaled, then
+squared: c^2 is the ratio of steps down to steps up that Matignon et al. call beta / alpha.
 
 Papers: Lillicrap et al. 2016, "Continuous control with deep reinforcement learning"; the baseline of Jiang & Lu 2022.
 
 Departures from Spinning Up's ddpg.py, whose settings these are:
 - Each agent draws its own batch (--batches); the I2Q authors' code draws one set of indices for all.
 - Weights start uniform Glorot, biases zero, as in the I2Q authors' code.
+- The length of a run, its replay and when it explores, updates and tests are the I2Q authors', by task (envs.schedule).
+  Uniform exploration lasts start_steps steps; in Spinning Up it lasts one step longer.
+- A fall at exactly the last step of an episode is terminal; in Spinning Up it is not.
 - Tests run on seeds of their own and leave training untouched.
 
 mpirun -np 5 python iddpg.py --env 2x3HalfCheetah trains five seeds side by side. Ranks are independent runs: unlike

@@ -12,11 +12,13 @@ Departures from Spinning Up:
 - The policy's mean is tanh(net(o)), not net(o), and hidden layers are ReLU, not tanh: a saved policy and a stack of
   networks are then what they are in the other files. Weights start uniform Glorot, biases zero, as everywhere here.
 - A rollout that ends inside an episode bootstraps there, as Spinning Up's does, but the episode goes on in the next
-  rollout: starting anew would put episodes of odd lengths into the log, and 1000-step ones would seldom end.
+  rollout: starting anew would show early steps of episodes more often than late ones.
+- A fall at exactly the last step of an episode or of a rollout is terminal; Spinning Up bootstraps there.
 - Early stopping is each agent's own. Spinning Up's stops the one network that there is; here an agent that has drifted
   too far stands still, its Adam too, while the others go on.
 - Advantages are divided by their std plus ADV_EPS: a rollout without any reward may have none.
 - Diagnostics are taken after the update, Spinning Up's losses before it: LossPi would then be 0 by construction.
+  Entropy is a sum over action dims, not a mean; StopIter is the number of steps made, Spinning Up's ends at 79 of 80.
 - Test episodes follow the mean, from their own seeds, and leave training untouched.
 
 mpirun -np 5 python ippo.py --env 2x3HalfCheetah trains five seeds side by side. Ranks are independent runs: unlike

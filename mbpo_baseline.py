@@ -34,7 +34,7 @@ from common.run import Run
 from common.runs import main
 from common.seeding import Streams
 
-# the paper's choices by family of tasks; envs.schedule has those that all algorithms share
+# the paper's choices by family of tasks, MuJoCo's for your own; envs.schedule has those that all algorithms share
 SETTINGS: dict[str, dict[str, Any]] = {
     "differential": {"rule": "2", "forward": "bounded"},
     "mujoco": {"rule": "1", "forward": "residual"},

@@ -6,8 +6,8 @@ Agent i sees its own o_i, acts a_i and shares the team's reward r. A prime marks
             a' = clip(pi'(o') + clip(target_noise N(0, 1), -noise_clip, noise_clip), -1, 1)
     pi      ascends  Q1(o, pi(o)), in every pi_every-th update; then the targets move too
 
-Paper: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods". It is no part of the
-I2Q paper.
+Paper: Fujimoto et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods", Algorithm 1. It is no
+part of the I2Q paper. Settings, networks, schedule and departures are those of iddpg.py.
 
 python -m examples.itd3 --env DifferentialGame-3 --num_runs 4
 """

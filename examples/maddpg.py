@@ -7,7 +7,7 @@ marks a target network.
     Q     descends  (Q(o, a) - y)^2,  y = r + gamma (1 - d) Q'(o', pi'(o'))
     pi_i  ascends   Q(o, a_1 .. pi_i(o_i) .. a_N), the other actions as they were in the replay
 
-Paper: Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", (4) and (6).
+Paper: Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments", (5) and (6).
 
 Departures:
 - One value for the team in place of one per agent: with a shared reward all would learn the same.
