@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 
 from smac.common.replay import Batch
 
-NOTHING = -9999999
+UNAVAILABLE = -9999999
 
 
 class Agent(nn.Module):
@@ -61,7 +61,7 @@ class IQL:
         q, _ = self.unroll(self.q, obs, act)
         with torch.no_grad():
             q_targ, h = self.unroll(self.q_targ, obs, act)
-            best = q[:, 1:].masked_fill(~avail[:, 1:], NOTHING).argmax(-1)
+            best = q[:, 1:].masked_fill(~avail[:, 1:], UNAVAILABLE).argmax(-1)
             next_q = q_targ[:, 1:].gather(-1, best[..., None])[..., 0]
             y = rew + self.cfg.gamma * (1 - terminated) * next_q
         return q[:, :-1].gather(-1, act[..., None])[..., 0], y, best, h
@@ -111,12 +111,12 @@ class I2Q(IQL):
         with torch.no_grad():
             y_qss, y_q = y, y
             if self.rule == "1":
-                greedy = self.q_targ.last(next_h).masked_fill(~legal, NOTHING).argmax(-1)
+                greedy = self.q_targ.last(next_h).masked_fill(~legal, UNAVAILABLE).argmax(-1)
                 y_qss = rew + gamma * value(self.qss_targ, next_h, self.f(self.f_targ, next_h, greedy, next_h))
                 moved = self.f(self.f_targ, h, act, next_h)
                 better = value(self.qss_targ, h, moved) > self.qss_targ(pair)[..., 0]
                 at = torch.where(better[..., None], moved, next_h)
-                y_q = rew + gamma * self.q_targ.last(at).masked_fill(~legal, NOTHING).amax(-1)
+                y_q = rew + gamma * self.q_targ.last(at).masked_fill(~legal, UNAVAILABLE).amax(-1)
             elif self.rule == "no_f":
                 y_qss = rew + gamma * value(self.v_targ, next_h)
                 y_q = cfg.mix * y_qss + (1 - cfg.mix) * y
@@ -154,7 +154,7 @@ class D3G(IQL):
         self.qss1_rms, self.qss2_rms = self.optimiser(self.qss1), self.optimiser(self.qss2)
 
     def reached(self, h: Tensor, avail: Tensor, goal: Tensor) -> Tensor:
-        logits = self.inverse_net(torch.cat([h, goal], -1)).masked_fill(~avail, NOTHING)
+        logits = self.inverse_net(torch.cat([h, goal], -1)).masked_fill(~avail, UNAVAILABLE)
         return h + self.f_net(torch.cat([h, logits.softmax(-1)], -1))
 
     def update(self, batch: tuple[Tensor, ...]) -> None:
@@ -173,7 +173,7 @@ class D3G(IQL):
 
         self.descend(self.qss1, self.qss1_rms, mean((self.qss1(pair)[..., 0] - y).square()))
         self.descend(self.qss2, self.qss2_rms, mean((self.qss2(pair)[..., 0] - y).square()))
-        logits = self.inverse_net(pair).masked_fill(~avail[:, :-1], NOTHING).log_softmax(-1)
+        logits = self.inverse_net(pair).masked_fill(~avail[:, :-1], UNAVAILABLE).log_softmax(-1)
         self.descend(self.inverse_net, self.inverse_rms, mean(-logits.gather(-1, act[..., None])[..., 0]))
         expected = h + self.f_net(torch.cat([h, one_hot(act, self.n_act).to(h)], -1))
         self.descend(self.f_net, self.f_rms, mean((expected - next_h).square().mean(-1)))

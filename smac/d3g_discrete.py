@@ -55,7 +55,7 @@ from smac import envs
 from smac.common.config import RecurrentConfig
 from smac.common.nets import unroll
 from smac.common.optim import RecurrentStacks, RMSprop
-from smac.common.play import NOTHING, Memory, due, epsilon, evaluate, inputs, log_episodes
+from smac.common.play import UNAVAILABLE, Memory, due, epsilon, evaluate, inputs, log_episodes
 from smac.common.replay import Batch, EpisodeReplay
 
 
@@ -131,7 +131,7 @@ class Steps(NamedTuple):
 
 def td_target(batch: Batch, q: Tensor, q_targ: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """y = r + gamma (1 - d) Q'(h', a*) and a* = argmax_a Q(h', a) over what is available: (S, N, M) each."""
-    best = q[:, :, batch.next].detach().masked_fill(~batch.next_avail, NOTHING).argmax(-1)
+    best = q[:, :, batch.next].detach().masked_fill(~batch.next_avail, UNAVAILABLE).argmax(-1)
     next_q = chosen(q_targ[:, :, batch.next], best)
     return batch.rew + gamma * (1 - batch.terminated) * next_q, best
 
@@ -154,7 +154,7 @@ def value(q: MLP, *states: Tensor) -> Tensor:
 def reached(agents: Agents, h: Tensor, avail: Tensor, goal: Tensor) -> Tensor:
     """c = f(h, softmax I(h, m)), where the legal actions for goal m lead by the forward model: (S, N, M, H)."""
     logits = agents.inverse(h, goal, agents.inverse_net.frozen)
-    return agents.f(h, torch.softmax(logits.masked_fill(~avail, NOTHING), -1), agents.f_net.frozen)
+    return agents.f(h, torch.softmax(logits.masked_fill(~avail, UNAVAILABLE), -1), agents.f_net.frozen)
 
 
 def critic_target(agents: Agents, steps: Steps, gamma: float) -> Tensor:
@@ -166,7 +166,7 @@ def critic_target(agents: Agents, steps: Steps, gamma: float) -> Tensor:
 
 def inverse_loss(agents: Agents, steps: Steps) -> Tensor:
     """-log I(a | h, h') among the legal actions: (S, N, M)."""
-    logits = agents.inverse(steps.h, steps.next_h).masked_fill(~steps.batch.avail, NOTHING)
+    logits = agents.inverse(steps.h, steps.next_h).masked_fill(~steps.batch.avail, UNAVAILABLE)
     return -chosen(torch.log_softmax(logits, -1), steps.batch.act)
 
 

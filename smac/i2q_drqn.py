@@ -58,7 +58,7 @@ from smac import envs
 from smac.common.config import RecurrentConfig
 from smac.common.nets import unroll
 from smac.common.optim import RecurrentStacks, RMSprop
-from smac.common.play import NOTHING, Memory, due, epsilon, evaluate, inputs, log_episodes
+from smac.common.play import UNAVAILABLE, Memory, due, epsilon, evaluate, inputs, log_episodes
 from smac.common.replay import Batch, EpisodeReplay
 
 QSS_FLOOR = 1e-2  # of mean|Qss| in lam's scale: below it, values are noise to which no successor should be bent
@@ -147,7 +147,7 @@ class Steps(NamedTuple):
 
 def td_target(batch: Batch, q: Tensor, q_targ: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """y = r + gamma (1 - d) Q'(h', a*) and a* = argmax_a Q(h', a) over what is available: (S, N, M) each."""
-    best = q[:, :, batch.next].detach().masked_fill(~batch.next_avail, NOTHING).argmax(-1)
+    best = q[:, :, batch.next].detach().masked_fill(~batch.next_avail, UNAVAILABLE).argmax(-1)
     next_q = chosen(q_targ[:, :, batch.next], best)
     return batch.rew + gamma * (1 - batch.terminated) * next_q, best
 
@@ -174,7 +174,7 @@ def backed_up(steps: Steps, next_value: Tensor, gamma: float) -> Tensor:
 
 def greedy(agents: Agents, h: Tensor, avail: Tensor) -> tuple[Tensor, Tensor]:
     """max_a Q'(h, a) over what is available, and that action: (S, N, M) each."""
-    return agents.q_targ.head(h).masked_fill(~avail, NOTHING).max(-1)
+    return agents.q_targ.head(h).masked_fill(~avail, UNAVAILABLE).max(-1)
 
 
 def qss_target(agents: Agents, steps: Steps, cfg: Config) -> Tensor:

@@ -41,7 +41,7 @@ from smac import envs
 from smac.common.config import RecurrentConfig
 from smac.common.nets import unroll
 from smac.common.optim import RecurrentStacks, RMSprop
-from smac.common.play import NOTHING, Memory, due, epsilon, evaluate, inputs, log_episodes
+from smac.common.play import UNAVAILABLE, Memory, due, epsilon, evaluate, inputs, log_episodes
 from smac.common.replay import Batch, EpisodeReplay
 
 
@@ -83,7 +83,7 @@ class Agents(RecurrentStacks):
 
 def td_target(batch: Batch, q: Tensor, q_targ: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
     """y = r + gamma (1 - d) Q'(h', a*) and a* = argmax_a Q(h', a) over what is available: (S, N, M) each."""
-    best = q[:, :, batch.next].detach().masked_fill(~batch.next_avail, NOTHING).argmax(-1)
+    best = q[:, :, batch.next].detach().masked_fill(~batch.next_avail, UNAVAILABLE).argmax(-1)
     next_q = chosen(q_targ[:, :, batch.next], best)
     return batch.rew + gamma * (1 - batch.terminated) * next_q, best
 

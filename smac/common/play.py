@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 
 from common.evaluate import episode_seeds
 
-NOTHING = torch.finfo(torch.float32).min  # the value of what is not available; -inf times zero would be NaN
+UNAVAILABLE = torch.finfo(torch.float32).min  # the value of what is not available; -inf times zero would be NaN
 
 
 def inputs(obs: Tensor, last: Tensor, n_act: int) -> Tensor:
@@ -34,7 +34,7 @@ class Memory:
             x, part = inputs(obs, self.last[row : row + 1], env.n_act), slice(row, row + 1)
             out, self.hidden[part] = agents.values(x, self.hidden[part])
             q[row] = out[0].cpu().numpy()
-        return np.where(env.avail, q, NOTHING).astype(np.float32)
+        return np.where(env.avail, q, UNAVAILABLE).astype(np.float32)
 
     def acted(self, act: np.ndarray, ended: np.ndarray | None = None) -> None:
         """Remember act (S, N, L); forget all where an episode `ended` (S, L)."""

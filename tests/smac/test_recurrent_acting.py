@@ -9,7 +9,7 @@ from helpers.recurrent import IDS, LEARNERS, make_agents
 
 from common.seeding import Streams
 from smac import d3g_discrete, envs
-from smac.common.play import NOTHING, Memory, epsilon
+from smac.common.play import UNAVAILABLE, Memory, epsilon
 from smac.iql import explore
 
 all_learners = pytest.mark.parametrize("module, flags", LEARNERS, ids=IDS)
@@ -24,7 +24,7 @@ def test_only_actions_that_are_available_are_taken(n_envs):
     env = game((0, 1), n_envs)
     env.reset()
     noise, seen = Streams(env.seeds, "exploration"), np.zeros(env.avail.shape, int)
-    q = np.where(env.avail, np.arange(env.n_act, dtype=np.float32), NOTHING)
+    q = np.where(env.avail, np.arange(env.n_act, dtype=np.float32), UNAVAILABLE)
     for _ in range(300):
         act = explore(q, env.avail, 1.0, noise)
         np.add.at(seen, (*np.indices(act.shape), act), 1)
@@ -36,7 +36,8 @@ def test_only_actions_that_are_available_are_taken(n_envs):
 def test_agents_and_seeds_explore_each_by_itself():
     env = game((0, 1))
     env.reset()
-    noise, q = Streams(env.seeds, "exploration"), np.where(env.avail, np.arange(env.n_act, dtype=np.float32), NOTHING)
+    noise = Streams(env.seeds, "exploration")
+    q = np.where(env.avail, np.arange(env.n_act, dtype=np.float32), UNAVAILABLE)
     act = np.stack([explore(q, env.avail, 0.5, noise)[..., 0].ravel() for _ in range(400)])  # (400, S * N)
     strays = act != env.n_act - 1  # 0.4 of the time: four of five uniform actions
     for i, j in itertools.combinations(range(act.shape[1]), 2):
