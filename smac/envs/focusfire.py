@@ -2,10 +2,11 @@
 
 N agents meet N + 1 enemies. In a step each living agent holds its fire or shoots at a living enemy; an enemy falls only
 if two or more shoot at it in the same step. Then every enemy still standing takes a point of health from the first
-living agent. Agents have N + 1 points each. Who kills one enemy a step wins, though agents die on the way; a step in
-which fire is scattered costs as many points as enemies stand, and two such early steps lose.
+living agent. Agents have N + 1 points each. Three agents or more who fell one enemy a step win, though some die on the
+way; a step in which fire is scattered costs as many points as enemies stand, and with three or four agents one such
+step at the start loses. Two agents cannot win: one is dead before the last enemy is felled.
 
-reward = enemies felled in the step / enemies, and 1 more for the last: the best return is 2.
+reward = enemies felled in the step / enemies, and 1 more for the last: the best return is 2, of FocusFire-2 2/3.
 
 | index        | observation of agent i                     | unit     | range     |
 |--------------|--------------------------------------------|----------|-----------|

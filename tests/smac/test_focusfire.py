@@ -42,6 +42,17 @@ def test_scattered_fire_fells_nobody_and_loses():
     assert env.won[0, 0] == 0
 
 
+@pytest.mark.parametrize("n, wasted, won", [(2, 0, 0), (3, 0, 1), (3, 1, 0), (4, 0, 1), (4, 1, 0), (8, 0, 1)])
+def test_three_or_more_win_by_felling_one_enemy_a_step_if_three_or_four_waste_none(n, wasted, won):
+    env, over, t = one(n), False, 0
+    while not over:
+        enemy = HOLD if t < wasted else 2 + int(env.obs[0, :, 0, n + 1 :].max(0).argmax())  # the first that stands
+        _, terminated, truncated = step(env, *np.where(env.avail[0, :, 0, NOTHING], NOTHING, enemy))
+        over, t = terminated or truncated, t + 1
+    assert terminated and env.won[0, 0] == won
+    assert wasted or env.ret[0, 0] == pytest.approx(2 if won else 2 / 3)
+
+
 def test_an_action_that_is_not_available_is_a_defect():
     env = one()
     with pytest.raises(AssertionError, match="not available"):
