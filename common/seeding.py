@@ -16,12 +16,15 @@ PURPOSES = ("environment", "exploration", "replay", "weights", "update")
 class Streams:
     """Independent generators, one per seed, whose draws are stacked on a leading axis S.
 
-    A draw for one seed depends on that seed and on `purpose` alone, so a seed learns the same alone as beside others.
+    A draw for one seed depends on that seed and on `purpose` alone: a seed learns the same alone as beside others, and
+    two Streams of one purpose draw the same numbers. Raises UsageError for a purpose that there is not; "environment"
+    is none, as its draws would be those that the environments make.
     """
 
     def __init__(self, seeds: Sequence[int], purpose: str):
-        if purpose not in PURPOSES:
-            raise UsageError(f"Streams(seeds, {purpose!r}): the purposes are {', '.join(PURPOSES)}; 'update' is free")
+        if purpose not in PURPOSES[1:]:
+            known = ", ".join(PURPOSES[1:])
+            raise UsageError(f"Streams(seeds, {purpose!r}): the purposes are {known}; 'update' is free")
         key = PURPOSES.index(purpose)
         self.rngs = [np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, key]))) for seed in seeds]
 
