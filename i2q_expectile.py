@@ -163,10 +163,10 @@ def update(agents: Agents, batch: Batch, cfg: Config) -> dict[str, Tensor]:
         losses["LossQ2"] = loss_q2
 
     act = agents.pi(batch.obs)
-    climbed = value(agents.q.frozen, batch.obs, act)
+    objective = value(agents.q.frozen, batch.obs, act)
     if cfg.form == "released":
-        climbed = (climbed + value(agents.q2.frozen, batch.obs, act)) / 2
-    loss_pi = -climbed.mean(-1)
+        objective = (objective + value(agents.q2.frozen, batch.obs, act)) / 2
+    loss_pi = -objective.mean(-1)
     agents.pi_adam.descend(loss_pi.sum())
 
     agents.q_targ.polyak_(agents.q, cfg.polyak)
