@@ -20,8 +20,9 @@ class ParallelEnvs(VectorEnv):
     """S copies of the ParallelEnv that `package.module:factory` returns; the factory is called without arguments, or
     with render_mode="rgb_array" if it takes that.
 
-    Observations of any shape are flattened. Actions in [-1, 1] are scaled to the agent's Box. The team reward is the
-    mean of the agents' rewards (a cooperative game gives all of them the same). An episode ends for all agents at once.
+    Observations of any shape are flattened. Actions in [-1, 1] are scaled to the agent's Box, and rounded where that is
+    of integers. The team reward is the mean of the agents' rewards (a cooperative game gives all of them the same). An
+    episode ends for all agents at once.
     Every episode starts with `reset(seed=...)`, a number from the row's generator, so that this number and the actions
     since then make up the state: a resumed run plays them again.
     """
@@ -83,6 +84,7 @@ class ParallelEnvs(VectorEnv):
         for agent, box, real, numbers in zip(self.agents, self.boxes, self.act_mask, act):
             centre, half = (box.high / 2 + box.low / 2), (box.high / 2 - box.low / 2)
             scaled = centre + half * numbers[real].reshape(box.shape)
+            scaled = np.rint(scaled) if box.dtype.kind in "iu" else scaled  # a cast alone would drop the fraction
             joint[agent] = clip(scaled, box.low, box.high).astype(box.dtype)  # rounding may pass a limit
         return joint
 

@@ -89,6 +89,14 @@ class Unbounded(Herd):
         self.action_spaces["dog"] = Box(-np.inf, np.inf, (2,))
 
 
+class Whole(Herd):
+    """Herd, but its actions are integers."""
+
+    def __init__(self):
+        super().__init__()
+        self.action_spaces = {"cow": Box(-3, 3, (1,), np.int64), "dog": Box(0, 255, (2,), np.uint8)}
+
+
 class Narrow(Herd):
     """Herd, but from the second step on the cow is shown the first number alone of its (2, 2)."""
 
@@ -106,6 +114,7 @@ def module(monkeypatch):
         digital=lambda: Digital(),
         unbounded=lambda: Unbounded(),
         narrow=lambda: Narrow(),
+        whole=lambda: Whole(),
         wild=lambda: Herd(wild=True),
         early=lambda: Herd(early=True),
         unequal=lambda: Herd(rewards=(1.0, 2.0)),
@@ -160,6 +169,16 @@ def test_unequal_agents_are_padded_and_actions_scaled_to_their_box():
     env.step(np.array([[[0.5, 1], [1, -0.5]]], np.float32))
     assert env.envs[0].last["cow"].tolist() == [0.5]
     assert env.envs[0].last["dog"].tolist() == [10, -2]
+
+
+def test_actions_of_whole_numbers_are_the_nearest_ones():
+    """They were cut towards zero: 3 was out of reach but for an action of exactly 1."""
+    env = make(f"{HERE}:whole", [0])
+    env.reset()
+    for act, cow, dog in ((0.9, 3, 242), (0.5, 2, 191), (-0.1, 0, 115), (-0.9, -3, 13), (1, 3, 255), (-1, -3, 0)):
+        env.step(np.full((1, 2, 2), act, np.float32))
+        assert (env.envs[0].last["cow"].tolist(), env.envs[0].last["dog"].tolist()) == ([cow], [dog, dog])
+        assert env.envs[0].last["dog"].dtype == np.uint8
 
 
 def test_the_environment_s_own_time_limit_truncates():
