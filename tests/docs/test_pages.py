@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ALGORITHMS, ROOT
+from helpers import ALGORITHMS, ROOT, algorithms
 from helpers.pages import CODE, FENCE, PAGES, commands, every_page, fences, prose
 from safetensors.numpy import save_file
 
@@ -91,7 +91,8 @@ def test_python_in_the_text_runs_and_quotes_are_true(page, tmp_path, monkeypatch
 
 def test_metrics_has_every_column_that_a_learner_writes():
     text = (ROOT / "docs/metrics.md").read_text()
-    learners = [ROOT / f"{name}.py" for name in ALGORITHMS]
+    others = [ROOT / folder / f"{name}.py" for folder in ("smac", "examples") for name in algorithms(ROOT / folder)]
+    learners = [*(ROOT / f"{name}.py" for name in ALGORITHMS), *others]
     for path in (*learners, ROOT / "games/matrix_games.py", ROOT / "games/value_factorization.py"):
         body = ast.parse(path.read_text()).body
         writers = [node for node in body if isinstance(node, ast.FunctionDef) and node.name in ("update", "run")]
@@ -99,7 +100,7 @@ def test_metrics_has_every_column_that_a_learner_writes():
             name = node.value if isinstance(node, ast.Constant) else None
             if isinstance(name, str) and re.fullmatch(r"[A-Z]\w*[a-z]\w*", name):
                 assert f"`{name}`" in text or name in OTHERS, f"{path.name}: {name}"
-    assert all(f"`{path.name}`" in text for path in learners)
+    assert all(f"`{path.relative_to(ROOT)}`" in text for path in learners)
     for name in ("EpRet", "TestEpRet"):
         assert all(f"`{kind}{name}`" in text for kind in ("Average", "Std", "Max", "Min"))
 
