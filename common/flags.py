@@ -44,8 +44,8 @@ class RunConfig:
     num_runs: Natural = 0  # seeds to train, seed .. seed + num_runs - 1, shared out among the ranks; 0: one per rank
     exp_name: str = ""  # name of the experiment's folder; empty: algorithm and task
     data_dir: str = "data"  # where experiments are kept
-    obs: Literal["own", "farama", "full"] = "own"  # agents see their own joints, Farama's default, or the whole state
-    legacy_actuators: bool = False  # use the authors' actuator order, in which agents drive other agents' limbs
+    obs: Literal["own", "farama", "full"] = "own"  # robots: agents see own joints, Farama's default, or the whole state
+    legacy_actuators: bool = False  # robots: the authors' actuator order, in which agents drive other agents' limbs
     epochs: Count = 50  # epochs to train; a larger number extends a finished run
     steps_per_epoch: Count = 10_000  # environment steps an epoch, per seed; a test and a row of progress.txt end it
     num_test_episodes: Count = 10  # deterministic test episodes at the end of an epoch, per seed
