@@ -8,24 +8,22 @@ import numpy as np
 
 from common.errors import UsageError
 
-# Appended to, never reordered. Key 0 is the environments': for numpy the entropies (s, 0) and s are the same, and the
-# environments' generators, which belong to them, start from s.
-PURPOSES = ("environment", "exploration", "replay", "weights", "update")
+# The key of each; none ever changes. 0 is the environments', whose own generators start from the seed s: for numpy the
+# entropies (s, 0) and s are the same.
+PURPOSES = {"exploration": 1, "replay": 2, "weights": 3, "update": 4}
 
 
 class Streams:
     """Independent generators, one per seed, whose draws are stacked on a leading axis S.
 
     A draw for one seed depends on that seed and on `purpose` alone: a seed learns the same alone as beside others, and
-    two Streams of one purpose draw the same numbers. Raises UsageError for a purpose that there is not; "environment"
-    is none, as its draws would be those that the environments make.
+    two Streams of one purpose draw the same numbers. Raises UsageError for a purpose that there is not.
     """
 
     def __init__(self, seeds: Sequence[int], purpose: str):
-        if purpose not in PURPOSES[1:]:
-            known = ", ".join(PURPOSES[1:])
-            raise UsageError(f"Streams(seeds, {purpose!r}): the purposes are {known}; 'update' is free")
-        key = PURPOSES.index(purpose)
+        if purpose not in PURPOSES:
+            raise UsageError(f"Streams(seeds, {purpose!r}): the purposes are {', '.join(PURPOSES)}; 'update' is free")
+        key = PURPOSES[purpose]
         self.rngs = [np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, key]))) for seed in seeds]
 
     def uniform(self, *shape: int) -> np.ndarray:

@@ -22,9 +22,8 @@ class ParallelEnvs(VectorEnv):
 
     Observations of any shape are flattened. Actions in [-1, 1] are scaled to the agent's Box, and rounded where that is
     of integers. The team reward is the mean of the agents' rewards (a cooperative game gives all of them the same). An
-    episode ends for all agents at once.
-    Every episode starts with `reset(seed=...)`, a number from the row's generator, so that this number and the actions
-    since then make up the state: a resumed run plays them again.
+    episode ends for all agents at once. It starts with `reset(seed=...)`, a number from the row's generator, so that
+    this number and the actions since then make up the state: a resumed run plays them again.
     """
 
     family = "parallel"
