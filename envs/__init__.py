@@ -93,7 +93,7 @@ def schedule(name: str, obs: str = "own") -> dict[str, int]:
             "max_ep_len": 25,
             "test_ep_len": 100,
         }
-    epochs = 100 if obs == "full" else 50
+    epochs = 100 if obs == "full" and family(name) == "mujoco" else 50
     return {
         "epochs": epochs,
         "steps_per_epoch": 10_000,

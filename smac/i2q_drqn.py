@@ -61,6 +61,7 @@ from smac.common.optim import RecurrentStacks, RMSprop
 from smac.common.play import UNAVAILABLE, Memory, due, epsilon, evaluate, inputs, log_episodes
 from smac.common.replay import Batch, EpisodeReplay
 
+OWN = {"f": ("rule", "lam"), "no_f": ("mix", "tau_expectile")}  # flags that one form alone reads
 QSS_FLOOR = 1e-2  # of mean|Qss| in lam's scale: below it, values are noise to which no successor should be bent
 
 
@@ -89,8 +90,10 @@ class Config(RecurrentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.form == "no_f" and self.rule != "released":
-            raise UsageError(f"--rule {self.rule} is of the form f; --form no_f has one rule: leave --rule out")
+        for form, names in OWN.items():
+            for name in names if form != self.form else ():
+                if (value := getattr(self, name)) != getattr(Config, name):
+                    raise UsageError(f"--{name} {value}: only --form {form} reads it; leave it out, or give that form")
 
 
 class Agents(RecurrentStacks):

@@ -287,3 +287,7 @@ def test_a_game_is_drawn_through_pettingzoo():
     env.reset(seed=0)
     picture = env.render()
     assert picture is not None and picture.shape == (480, 480, 3)
+
+
+def test_obs_full_is_for_robots_and_makes_no_longer_run_of_a_parallel_env():
+    assert envs.schedule(f"{HERE}:anything", "full") == envs.schedule(f"{HERE}:anything")

@@ -23,8 +23,9 @@ from helpers.recurrent import (
 
 from bench import recurrent_naive as naive
 from common import checkpoint
+from common.errors import UsageError
 from common.run import Run
-from smac import envs, iql
+from smac import envs, i2q_drqn, iql
 from smac.envs import focusfire
 
 all_learners = pytest.mark.parametrize("module, flags", LEARNERS, ids=IDS)
@@ -213,3 +214,11 @@ def test_a_bad_flag_is_one_line_that_names_it(module, flags, data_dir, capfd):
         assert command(module, data_dir, **{**flags, name: value}) == 2
         err = capfd.readouterr().err
         assert text in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("flags", [{"mix": 0.5}, {"tau_expectile": 0.9}, {"form": "no_f", "lam": 1.0}], ids=str)
+def test_a_flag_of_the_other_form_is_refused(flags):
+    name, form = [*flags][-1], "f" if flags.get("form") else "no_f"
+    with pytest.raises(UsageError, match=f"--{name} {flags[name]}: only --form {form} reads it"):
+        i2q_drqn.Config(**flags)
+    assert getattr(i2q_drqn.Config(**flags | {"form": form}), name) == flags[name]
