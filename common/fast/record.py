@@ -80,6 +80,7 @@ class Recorded:
         leaves = [*batch, *more, *named.values()]
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         key = (
+            id(cfg),  # a record holds its own, so that no other one takes its place
             *((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else (type(leaf), leaf) for leaf in leaves),
             *named,
         )
@@ -140,7 +141,7 @@ class Recorded:
             self._give_up(str(error))
             return written
         _restore(agents, before)
-        self.records[key] = Record(replay, out, [leaf for leaf in own if isinstance(leaf, Tensor)], watch)
+        self.records[key] = Record(replay, out, [leaf for leaf in own if isinstance(leaf, Tensor)], watch, cfg)
         replay()
         return self._compared(agents, self.records[key], after, written)
 
@@ -207,8 +208,9 @@ class Recorded:
 class Record:
     """One recorded update: what repeats it, and the memory that it reads from and writes to."""
 
-    def __init__(self, replay: Callable[[], None], out: Diagnostics, inputs: list[Tensor], watch: Watch):
-        self.replay, self.out, self.inputs, self.watch, self.calls = replay, out, inputs, watch, 1
+    def __init__(self, replay: Callable[[], None], out: Diagnostics, inputs: list[Tensor], watch: Watch, cfg: Any):
+        self.replay, self.out, self.inputs, self.watch, self.cfg = replay, out, inputs, watch, cfg
+        self.calls = 1
 
     def run(self, inputs: list[Tensor]) -> Diagnostics:
         """A copy of its result, as the next run writes to the same memory."""

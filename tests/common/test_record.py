@@ -1,6 +1,7 @@
 """Recorded updates, as a CPU replays them and with a stand-in for a GPU's; a replay that is sent to late."""
 
 import ctypes
+import dataclasses
 import functools
 import itertools
 import types
@@ -299,6 +300,16 @@ def test_a_step_size_that_always_changes_ends_the_recording():
         assert bench.turn(turn)
     assert "changes again and again" in bench.said[-1] and len(bench.said) < 6
     assert bench.fast.plain is not None
+
+
+def test_a_config_that_is_replaced_between_updates_takes_effect():
+    """As of a schedule: a Config is frozen, so dataclasses.replace is how it changes."""
+    bench = Bench(iddpg, kernels=compiled())
+    for turn in range(18):
+        if 4 < turn < 9 or turn > 13:
+            bench.cfg = dataclasses.replace(bench.cfg, gamma=0.5 / turn)
+        assert bench.turn(turn)
+    assert len(bench.said) == 1 and "more than 8 values" in bench.said[0]
 
 
 @pytest.mark.parametrize("what", ["flag", "config", "network", "list", "array", "global", "closure"])
