@@ -74,7 +74,7 @@ static void each(const Operation &o, F f) {
             const A *a = (const A *)o.in[0] + start(o.from[0]);
             const B *b = (const B *)o.in[1] + start(o.from[1]);
             const B *c = (const B *)o.in[2] + start(o.from[2]);
-            if (o.size[3] < 16 && o.to[3] == 1 && o.to[2] == o.size[3]) {
+            if (o.size[3] > 0 && o.size[3] < 16 && o.to[3] == 1 && o.to[2] == o.size[3]) {
                 plane(o, out, a, b, c, f);
                 continue;
             }

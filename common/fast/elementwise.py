@@ -40,7 +40,8 @@ def _clamp(out: Tensor, x: Tensor, low: Any = None, high: Any = None, **named: A
 
 
 def _cat(out: Tensor, pieces: Sequence[Tensor], dim: int = 0) -> list[Part]:
-    places = out.split([piece.shape[dim] for piece in pieces], dim)
+    pieces = [piece for piece in pieces if piece.numel()]  # an empty one may have other dims
+    places = out.split([piece.shape[dim] for piece in pieces], dim) if pieces else ()
     return [("copy", place, piece) for place, piece in zip(places, pieces)]
 
 
@@ -51,7 +52,7 @@ RULES: dict[OpOverload, Callable[..., list[Part] | None]] = {  # what PyTorch's 
     aten.where.self_out: _same("where"),
     aten.masked_fill_.Scalar: lambda x, mask, number: [("where", x, mask, number, x)],
     aten.logical_and_.default: lambda x, y: [("and", x, x, y)],
-    aten.rsub.Scalar_out: lambda out, x, number: [("sub", out, number, x)],
+    aten.rsub.Scalar_out: lambda out, x, number, alpha=1: [("sub", out, number, x)] if alpha == 1 else None,
     aten.reciprocal.out: lambda out, x: [("div", out, 1.0, x)],
     aten.pow.Tensor_Scalar_out: lambda out, x, n: {1: [("copy", out, x)], 2: [("mul", out, x, x)]}.get(n),
     aten.clamp.out: _clamp,
@@ -113,7 +114,7 @@ def _translated(call: Call) -> list[tuple[Operation, list[Tensor]]] | None:
 def _operation(name: str, out: Tensor, *inputs: Tensor | float) -> tuple[Operation, list[Tensor]] | None:
     """out = name(inputs), numbers rounded to the tensors' precision first, as PyTorch does; None where types differ."""
     wide = any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in (out, *inputs))
-    if wide and name not in WIDE:
+    if (wide and name not in WIDE) or any(isinstance(x, complex) for x in inputs):
         return None
     number = torch.float64 if wide else torch.float32
     tensors = [x if isinstance(x, Tensor) else torch.tensor(x, dtype=number) for x in inputs]

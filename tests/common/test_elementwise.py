@@ -59,6 +59,7 @@ KNOWN = {
     "double precision": lambda x, y: 1 - torch.where(x > 0.1, WIDE / 3, 0.9 * WIDE + WIDE.mT[..., :1, :].mT),
     "from double precision to single": lambda x, y: (WIDE / 0.9).float(),
     "ones": lambda x, y: torch.ones_like(x) * y,
+    "beside what is empty": lambda x, y: torch.cat([x.view(-1)[:0], x, y[:, :, :, :0]], -1),
     "grown by one": lambda x, y: [aten._foreach_add_.Scalar([x], 1), x * y][1],
 }
 UNKNOWN = {
@@ -66,6 +67,9 @@ UNKNOWN = {
     "negation in double precision": lambda x, y: -WIDE,
     "single precision and double": lambda x, y: x * y.double(),
     "a share of what is added": lambda x, y: torch.add(x, y, alpha=0.5),
+    "a number less a share": lambda x, y: torch.rsub(x, 1, alpha=3),
+    "a complex number": lambda x, y: x * 1j,
+    "side by side, all empty": lambda x, y: torch.cat([x[:0], y[:0]], -1),
     "clamp from above": lambda x, y: x.clamp(max=0.1),
     "another power": lambda x, y: x.pow(3),
     "five dims of gaps": lambda x, y: x.new_ones(2, 3, 4, 5, 6)[:, :2, :3, :4, :5] * x.new_ones(2, 2, 3, 4, 5),
@@ -126,6 +130,14 @@ def test_long_planes_of_short_rows_have_pytorchs_bits(n):
         tensor.copy_(tensor.flip(2) + 0.5)
     call()
     assert out.numpy().tobytes() == step(x, row, number).numpy().tobytes()
+
+
+@pytest.mark.parametrize("shape", [(0,), (1, 1, 0), (2, 0), (0, 2), (2, 3, 0, 4)], ids=str)
+def test_what_is_empty_is_left_so(shape):
+    calls, out = recorded(lambda x, y: x.copy_(y), (torch.zeros(shape), torch.ones(shape)))
+    (call,) = fused(calls, compiled())
+    call()
+    assert out.shape == shape
 
 
 def test_the_order_of_calls_is_kept():
