@@ -112,7 +112,8 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
             library = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").strip().splitlines()
-        raise RuntimeError(f"{compiler}: {next((x for x in lines if 'error' in x), lines[-1:])}") from None
+        said = next((line for line in lines if "error" in line), lines[-1] if lines else f"status {error.returncode}")
+        raise RuntimeError(f"{compiler}: {said}") from None
     except OSError as error:
         raise RuntimeError(f"{compiler}: {error}") from None
     size, pointer = ctypes.c_long, ctypes.c_void_p

@@ -186,6 +186,12 @@ def test_what_a_compiler_complains_of_is_in_the_line(data_dir, tmp_path):
     assert "error: no room" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_a_compiler_that_says_nothing_is_quoted_with_its_status(cache, monkeypatch):
+    monkeypatch.setenv("CXX", "false")
+    with pytest.raises(RuntimeError, match=r"^false: status 1$"):
+        kernels.load()
+
+
 def test_a_run_goes_on_with_the_kernels_it_began_with(data_dir):
     compiled()
     assert train(data_dir, "--compile", "off").returncode == 0
