@@ -38,6 +38,7 @@ def evaluate(net: Layers, x: Tensor) -> Tensor:
             f"network {net.name or '?'}: input {_describe(x)}; it takes (S, N, B, I) = ({S}, {N}, B, {net.sizes[0]}) "
             f"{net.flat.dtype} on {net.flat.device}"
         )
+    _check_address(net)
     if net.activation != "relu" or net.layer_norm:
         return _plain(net, x.flatten(0, 1)).unflatten(0, (S, N))
     if torch.is_grad_enabled():
@@ -127,10 +128,15 @@ def act(net: Layers, x: np.ndarray) -> np.ndarray | None:
     return out
 
 
-def check_memory(net: Layers) -> None:
-    """The kernels know a stack by its address alone: refuse where its parameters have gone elsewhere."""
+def _check_address(net: Layers) -> None:
+    """Refuse a stack whose `flat` is another tensor: its layers are views of the old one, which kernels know."""
     if net.flat.data_ptr() != net.stack.flat:
         raise ValueError(f"network {net.name or '?'}: its parameters were moved in memory; copy into `flat` instead")
+
+
+def check_memory(net: Layers) -> None:
+    """Refuse what the kernels, which know a stack by its address alone, would not see."""
+    _check_address(net)
     if forward_ad._current_level >= 0:
         raise Refused(
             f"network {net.name or '?'}: the compiled kernels have no forward-mode derivatives: give --compile off"
@@ -152,6 +158,8 @@ def _backward(net: Layers, x: Tensor, hidden: Any, grad: Tensor, grads: Layers |
     to_grads = 0 if grads is None else grads.flat.data_ptr()
     to_x = 0 if grad_x is None else grad_x.data_ptr()
     kept, start = hidden.data_ptr(), grad.data_ptr()
+    if grads is not None and not x.shape[1]:
+        grads.flat.zero_()  # of no rows the kernels write nothing
     kernels.backward(net.stack, x.shape[1], x.data_ptr(), x.stride(0), x.stride(1), kept, start, to_grads, to_x)
     kernels.keep(hidden)
     return grad_x

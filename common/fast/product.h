@@ -192,7 +192,8 @@ struct Panels {
 // B[k][j] is b[k * b_k + j * b_col]; one stride is 1
 static void multiply(const Product &p, const float *b, long b_k, long b_col, const Panels &panels) {
     const long blocks = (p.m + MR - 1) / MR;
-    if (!panels.packed && b_col == 1) touch(b, (p.k - 1) * b_k + p.n);
+    if (p.n == 0) return;  // B may lie nowhere
+    if (!panels.packed && b_col == 1 && p.k > 0) touch(b, (p.k - 1) * b_k + p.n);
     for (long col = 0; col < p.n; col += NR) {
         const int width = p.n - col > VL ? NR : VL;
         float *panel = panels.memory + (panels.keep ? col * p.k : 0);

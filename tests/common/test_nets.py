@@ -350,12 +350,24 @@ def test_networks_know_their_names_among_the_agents():
         agents.q_targ(torch.zeros(1, 1, 7, 4))
 
 
-def test_parameters_that_moved_in_memory_are_refused(cpu_path):
+def test_parameters_that_moved_in_memory_are_refused(path):
+    """Without kernels, too: the layers that it computes with, and acts with, are views of the old ones."""
     net, x = stack((5, 8, 2)), torch.zeros(S, N, 7, 5)
     net.flat = net.flat.detach().clone()
-    if cpu_path == "compiled":
-        with torch.no_grad(), pytest.raises(ValueError, match="moved in memory"):
-            net(x)
+    with torch.no_grad(), pytest.raises(ValueError, match="moved in memory"):
+        net(x)
+
+
+@pytest.mark.parametrize("sizes, B", [((3, 5, 2), 0), ((0, 5, 2), 7), ((0, 5, 2), 300)], ids=str)
+def test_of_no_rows_and_of_no_inputs_gradients_are_those_of_separate_modules(sizes, B, path):
+    net = stack(sizes)
+    adam = Adam(net, lr=0.1)
+    adam.descend(net(random(S, N, 4, sizes[0])).square().sum())  # what is left in its buffer must not come back
+    modules, x = separate(net), random(S, N, B, sizes[0])
+    adam.descend(net(x).square().sum())
+    evaluate(modules, x).square().sum().backward()
+    assert net.flat.grad is not None
+    assert_close(net.flat.grad, flat(modules, net, "grad"))
 
 
 def test_buffers_of_another_length_are_refused():
