@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.func import functional_call, vmap
 from torch.optim.adam import adam
 
@@ -230,6 +231,7 @@ class Adam:
                 [self.net.flat], [grad], [self.exp_avg], [self.exp_avg_sq], [], [self.step], fused=True, amsgrad=False,
                 lr=self.lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, maximize=False,
             )  # fmt: skip
+        increment_version(self.net.flat)  # fused Adam does not; by it PyTorch refuses a way back through old weights
 
     def state(self) -> dict[str, Any]:
         return {name: part for name, part in vars(self).items() if name != "grads"}

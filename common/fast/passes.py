@@ -53,12 +53,12 @@ class _Evaluate(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, flat: Tensor, net: Layers) -> Tensor:  # pyright: ignore
         out, ctx.hidden = _forward(net, x.flatten(0, 1), keep=True)
         ctx.net = net
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, flat)  # also the weights, for PyTorch to refuse a way back through changed ones
         return out.unflatten(0, x.shape[:2])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore
-        net, (x,) = ctx.net, ctx.saved_tensors
+        net, (x, _) = ctx.net, ctx.saved_tensors
         need_x, need_flat, _ = ctx.needs_input_grad
         native = compiled(net)
         if torch.is_grad_enabled():  # create_graph=True: the gradient itself is to be differentiated

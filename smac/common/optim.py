@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from common import state
 from common.agents import Stacks
@@ -43,6 +44,7 @@ class RMSprop:
         S, N, length = grad.shape
         parts = (part.data_ptr() for part in (grad.contiguous(), self.square_avg, self.net.flat))
         self.net.kernels.rmsprop(S * N, length, *parts, self.lr, self.alpha, self.eps, self.clip)  # pyright: ignore
+        increment_version(self.net.flat)  # by it PyTorch refuses a way back through old weights
 
     def _plain(self, grad: Tensor) -> None:
         norm = torch.linalg.vector_norm(grad, dim=-1, keepdim=True)  # (S, N, 1)

@@ -52,13 +52,13 @@ class _Compiled(torch.autograd.Function):
         h, q, *kept = _forward(net, x, running, start, keep=True)
         ctx.net, ctx.running = net, running
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, start, *kept, h)
+        ctx.save_for_backward(x, start, *kept, h, flat)  # the weights for PyTorch to see that none has changed
         return h, q
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_h: Tensor | None, grad_q: Tensor | None) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        net, (x, *kept) = ctx.net, ctx.saved_tensors
+        net, (x, *kept, _) = ctx.net, ctx.saved_tensors
         grads, net.grads = net.grads or net.like(torch.zeros_like(net.flat)), None  # the buffer lent serves once
         grad_x = x.new_empty(x.shape) if ctx.needs_input_grad[0] else None
         told = [None if part is None else part.contiguous() for part in (grad_h, grad_q)]

@@ -358,6 +358,16 @@ def test_parameters_that_moved_in_memory_are_refused(path):
         net(x)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_way_back_through_weights_that_have_changed_since_is_refused(frozen, path):
+    """As PyTorch does of modules: activations of the old weights and the new ones give no gradient of anything."""
+    net, x = stack((3, 5, 2)), random(S, N, 7, 3).requires_grad_()
+    loss = (net.frozen if frozen else net)(x).square().sum()
+    Adam(net, lr=0.1).descend(net(x).square().sum())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(loss, x)
+
+
 @pytest.mark.parametrize("sizes, B", [((3, 5, 2), 0), ((0, 5, 2), 7), ((0, 5, 2), 300)], ids=str)
 def test_of_no_rows_and_of_no_inputs_gradients_are_those_of_separate_modules(sizes, B, path):
     net = stack(sizes)

@@ -84,6 +84,16 @@ def test_no_bit_depends_on_the_compiler_or_on_the_width_of_vectors(compiler, cpu
     assert all(map(torch.equal, learned(), expected))
 
 
+@pytest.mark.parametrize("form", ["plain", "compiled"])
+def test_a_way_back_through_weights_that_have_changed_since_is_refused(form, monkeypatch):
+    monkeypatch.setattr(Recurrent, "kernels", compiled() if form == "compiled" else None)
+    net, x = stack(5, 8, 3), normal(S, N, sum(RUNNING), 5).requires_grad_()
+    loss = unroll(x, RUNNING, net, net)[1].square().sum()
+    RMSprop(net, 1e-2, 0.9, 1e-5, 10).descend(unroll(x, RUNNING, net, net)[1].square().sum())
+    with pytest.raises(RuntimeError, match=r"modified (by an )?inplace"):
+        torch.autograd.grad(loss, x)
+
+
 def test_threads_share_out_networks_and_change_no_bit(native):
     net, x = stack(9, 20, 5), normal(S, N, sum(RUNNING), 9)
     alone = passes(net, net, x, "hq")
