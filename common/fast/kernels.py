@@ -109,7 +109,7 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
             if not _whole(path):
                 say(f"compiling the networks' kernels with {compiler}, once for this machine; takes a few seconds")
                 _build(compiler, path)
-            library = ctypes.CDLL(str(path))
+            library = _loaded(path)
     except subprocess.CalledProcessError as error:
         lines = error.stderr.decode(errors="replace").strip().splitlines()
         said = next((line for line in lines if "error" in line), lines[-1] if lines else f"status {error.returncode}")
@@ -131,6 +131,13 @@ def load(say: Callable[[str], None] = lambda text: None) -> Kernels:
     for name in (*passes, "rmsprop", "mlp_threads", "elementwise"):
         getattr(library, name).restype = None
     return Kernels(library)
+
+
+def _loaded(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise OSError(f"{error}; is its folder mounted noexec? set XDG_CACHE_HOME to another one") from None
 
 
 def _build(compiler: str, path: Path) -> None:

@@ -192,6 +192,15 @@ def test_a_compiler_that_says_nothing_is_quoted_with_its_status(cache, monkeypat
         kernels.load()
 
 
+def test_a_library_that_cannot_be_loaded_is_named_with_the_way_out(cache, monkeypatch):
+    def refuse(path: str):
+        raise OSError(f"{path}: failed to map segment from shared object")
+
+    monkeypatch.setattr(kernels.ctypes, "CDLL", refuse)
+    with pytest.raises(RuntimeError, match=r"failed to map segment.*noexec.*XDG_CACHE_HOME"):
+        kernels.load()
+
+
 def test_a_run_goes_on_with_the_kernels_it_began_with(data_dir):
     compiled()
     assert train(data_dir, "--compile", "off").returncode == 0
