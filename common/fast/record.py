@@ -114,6 +114,7 @@ class Recorded:
         batch, more = type(batch)(*own[: len(batch)]), own[len(batch) : len(own) - len(names)]
         named = dict(zip(names, own[len(own) - len(names) :]))
         watch, before = Watch(agents, cfg, self.update, own[len(batch) :]), _copy(agents.tensors())
+        had = _grads(agents)
         moving = f"it names {watch.moving}, an iterator, whose next value cannot be known" if watch.moving else ""
 
         def step() -> Diagnostics:
@@ -132,18 +133,23 @@ class Recorded:
                 "(as d3g.py does), and change tensors in place"
             )
             return written
-        after = _copy(agents.tensors())
+        after, left = _copy(agents.tensors()), _grads(agents)
         _restore(agents, before)
+        _set_grads(agents, had)  # a backward() would add to those that it just made
         try:
             replay, out = self.make(step)
         except Unrecordable as error:
             _restore(agents, after)
+            _set_grads(agents, left)
             self._give_up(str(error))
             return written
         _restore(agents, before)
         self.records[key] = Record(replay, out, [leaf for leaf in own if isinstance(leaf, Tensor)], watch, cfg)
         replay()
-        return self._compared(agents, self.records[key], after, written)
+        written = self._compared(agents, self.records[key], after, written)
+        if self.plain is not None:
+            _set_grads(agents, left)
+        return written
 
     def _both_ways(
         self, record: "Record", agents: Any, tensors: list[Tensor], step: Callable[[], Diagnostics]
@@ -255,6 +261,16 @@ def _twin(x: Tensor) -> Tensor:
 
 def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _grads(agents: Any) -> dict[str, Tensor | None]:
+    return {name: tensor.grad for name, tensor in agents.tensors().items() if tensor.is_leaf}
+
+
+def _set_grads(agents: Any, kept: dict[str, Tensor | None]) -> None:
+    tensors = agents.tensors()
+    for name, grad in kept.items():
+        tensors[name].grad = grad
 
 
 def _restore(agents: Any, kept: dict[str, Tensor]) -> None:

@@ -409,6 +409,22 @@ def test_an_update_may_not_draw_from_a_global_generator(draw, recorded):
         fast(agents, make_batch(env), cfg)
 
 
+@pytest.mark.parametrize("reads", [False, True])
+def test_gradients_that_add_up_on_the_parameters_are_added_once_a_call(reads):
+    """By backward(), which adds to .grad: the calls of the comparison must leave nothing there."""
+
+    def update(agents, batch, cfg):
+        loss = q_loss(agents, batch, cfg).mean(-1)
+        loss.sum().backward()
+        with torch.no_grad():
+            agents.q.flat.sub_(agents.q.flat.grad, alpha=0.1 if reads and float(loss.sum()) < 0 else 0.01)
+        return {"LossQ": loss}
+
+    bench = Bench(iddpg, update, compiled())
+    assert all(bench.turn(turn) for turn in range(4))
+    assert len(bench.said) == 1 and ("reads a number" if reads else "in place that does not hang") in bench.said[0]
+
+
 def test_noise_by_seed_is_an_argument():
     def update(agents, batch, cfg, noise):
         loss = (q_loss(agents, batch, cfg) * (1 + noise)).mean(-1)
