@@ -6,6 +6,7 @@ objects of one's own. Tensors and arrays whose first axis has the length S are s
 
 import copy
 import dataclasses
+import random
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,8 +19,10 @@ from common.errors import UsageError
 from common.nets import Net
 
 PLAIN = (bool, int, float, str, type(None), np.bool_, np.integer, np.floating)
-CONSTANT = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type, torch.device, torch.dtype, np.dtype)
-OPAQUE = (torch.nn.Module, torch.optim.Optimizer, torch.Generator, np.random.Generator, np.random.BitGenerator)
+CONSTANT = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)
+CONSTANT += (torch.device, torch.dtype, np.dtype, torch.Size)
+OPAQUE = (torch.nn.Module, torch.optim.Optimizer)
+OPAQUE += (torch.Generator, np.random.Generator, np.random.BitGenerator, random.Random)
 
 
 class Leaf(NamedTuple):
@@ -42,6 +45,11 @@ def _walk(prefix: str, owner: Any, items: Mapping[Any, Any], seen: set[int]) -> 
     for key, value in list(items.items()):
         name = f"{prefix}{key}"
         if _is_plain(value):
+            if isinstance(owner, tuple):
+                raise UsageError(
+                    f"agents.{name}: a {type(value).__name__} in a tuple beside tensors or objects cannot be saved in "
+                    "a checkpoint, as it could not be put back; use a list"
+                )
             yield Leaf(name, value, owner, key)
             continue
         if id(value) in seen or isinstance(value, CONSTANT) or _is_frozen(value):
@@ -62,7 +70,8 @@ def _walk(prefix: str, owner: Any, items: Mapping[Any, Any], seen: set[int]) -> 
 
 
 def _is_plain(value: Any) -> bool:
-    return all(map(_is_plain, value)) if type(value) in (tuple, list) else isinstance(value, PLAIN)
+    listed = type(value) is list or (isinstance(value, tuple) and not isinstance(value, torch.Size))
+    return all(map(_is_plain, value)) if listed else isinstance(value, PLAIN)
 
 
 def _is_frozen(value: Any) -> bool:
@@ -161,7 +170,7 @@ def part(value: Any, row: int, seeds: int, made: dict[int, Any]) -> Any:
         new = value[row : row + 1] if by_seed(value, seeds) else value.copy()
     elif isinstance(value, types.MethodType) and id(value.__self__) in made:
         new = types.MethodType(value.__func__, made[id(value.__self__)])
-    elif isinstance(value, tuple):
+    elif isinstance(value, tuple) and not isinstance(value, torch.Size):
         parts = [part(each, row, seeds, made) for each in value]
         new = type(value)(parts) if type(value) is tuple else type(value)(*parts)
     elif isinstance(value, CONSTANT) or _is_frozen(value) or _inside(value) is None:
@@ -186,7 +195,11 @@ def _holds(value: Any, part: Any) -> bool:
 
 
 def _like(old: Any, new: Any) -> Any:
-    """JSON knows no tuple."""
-    if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)) and len(old) == len(new):
-        return type(old)(_like(a, b) for a, b in zip(old, new))
+    """`new` from a file as the kind of thing that `old` is: JSON knows no tuple and no number of numpy's."""
+    if isinstance(old, (tuple, list)) and isinstance(new, (tuple, list)):
+        parts = [_like(a, b) for a, b in zip([*old, *new[len(old) :]], new)]
+        return getattr(type(old), "_make", type(old))(parts)
+    if isinstance(old, np.generic) and isinstance(new, (bool, int, float)):
+        made = np.array(new).astype(old.dtype)[()]
+        return made if made == new else new
     return new

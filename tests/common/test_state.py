@@ -1,7 +1,9 @@
 """A checkpoint holds whatever hangs on Agents, or the run is refused before it starts."""
 
 import collections
+import random
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,6 +26,11 @@ class Statistics:
         self.mean, self.count = torch.zeros(n_seeds, 3), 0
 
 
+class Span(NamedTuple):
+    low: int
+    high: float
+
+
 class Other(iddpg.Agents):
     """Independent DDPG with all that an author may hang on it, under names of the author's own."""
 
@@ -37,6 +44,7 @@ class Other(iddpg.Agents):
         self.table, self.each = np.zeros((len(seeds), 4)), np.zeros(len(seeds))
         self.statistics = Statistics(len(seeds))
         self.temperature, self.count, self.mode, self.pair = 1.0, 0, "first", (1, 2.5)
+        self.span, self.shape, self.factor, self.seen = Span(0, 1.5), self.running.shape, np.float32(1), ()
         self.cfg, self.activation, self.total = cfg, torch.tanh, torch.zeros(())
 
     def change(self) -> None:
@@ -53,6 +61,7 @@ class Other(iddpg.Agents):
         self.statistics.mean += 2
         self.statistics.count += 3
         self.temperature, self.count, self.mode, self.pair = 0.1, 7, "second", (3, 0.5)
+        self.span, self.factor, self.seen = Span(2, 0.5), np.float32(0.1), (4, 5)
         self.total += 4
 
 
@@ -77,6 +86,8 @@ def test_everything_that_hangs_on_agents_comes_back_whatever_it_is_called(tmp_pa
     assert {"target_q.flat", "critics.1.flat", "optimisers.second.exp_avg_sq", "running", "table", "each"} <= found
     assert {"statistics.mean", "total", "pi_adam.step"} <= found
     assert (again.temperature, again.count, again.mode, again.pair) == (0.1, 7, "second", (3, 0.5))
+    assert (again.span, again.seen, again.factor) == (Span(2, 0.5), (4, 5), np.float32(0.1))
+    assert (type(again.span), type(again.factor)) == (Span, np.float32)
     assert again.statistics.count == 3 and again.optimisers["first"].lr == 5e-4
 
 
@@ -86,6 +97,7 @@ def test_a_seed_of_a_group_goes_on_alone(tmp_path):
     alone.load_state_dict(0, through_a_checkpoint(tmp_path, agents, 1))
     assert torch.equal(alone.running[0], agents.running[1]) and (alone.table[0] == agents.table[1]).all()
     assert torch.equal(alone.critics[1].flat[0], agents.critics[1].flat[1])
+    assert alone.shape == (1, 3)  # it was (2, 3) among two seeds
 
 
 @pytest.mark.parametrize("kind", [torch.tensor, np.array])
@@ -134,6 +146,8 @@ class Unfit:
     [
         torch.Generator(),
         np.random.default_rng(0),
+        random.Random(0),
+        (torch.zeros(2), 1),
         nn.Linear(2, 2),
         collections.deque([1]),
         {1, 2},
