@@ -174,13 +174,21 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
         saved = [seed for seed, steps in at.items() if steps[-1] == lasts[1]]
         say(f"not all seeds were saved at step {lasts[1]}: seeds {saved} go back to step {lasts[0]} with the others")
         at = dict.fromkeys(at, lasts[:1])
-    groups: dict[int, list[int]] = {}
+    groups: dict[Any, list[int]] = {}
     for seed, steps in at.items():
-        groups.setdefault(steps[-1], []).append(seed)
+        groups.setdefault((steps[-1], *(_backend(config, folders[seed]) if steps[-1] else ())), []).append(seed)
     if len(groups) > 1:
-        text = ", ".join(f"seeds {seeds} at step {step}" for step, seeds in sorted(groups.items()))
-        say(f"these seeds are at different steps and train one group after another: {text}")
-    return sorted(groups.items())
+        alike = len({step for step, *_ in groups}) == 1
+        text = ", ".join(f"seeds {seeds} at step {step}" for (step, *_), seeds in sorted(groups.items()))
+        why = "began with other kernels or threads" if alike else "are at different steps"
+        say(f"these seeds {why} and train one group after another: {text}")
+    return [(step, seeds) for (step, *_), seeds in sorted(groups.items())]
+
+
+def _backend(config: Any, folder: Folder) -> tuple[str, int]:
+    """What a begun run goes on computing with, as far as its bits depend on it: kernels have those of any threads."""
+    compiled = folder.compile if config.compile == "auto" else config.compile
+    return compiled, 0 if compiled == "on" else folder.threads
 
 
 def _table(config: Any, seeds: Sequence[int]) -> str:

@@ -322,6 +322,28 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(start, at_step, tmp_p
     assert json.loads((folder(tmp_path) / "config.json").read_text())["threads"] == 2
 
 
+@pytest.mark.parametrize(("kernels", "groups"), [("off", [("off", 2), ("off", 3)]), ("on", [("off", 3), ("on", 2)])])
+def test_seeds_that_began_with_other_threads_or_kernels_go_on_each_with_its_own(
+    start, at_step, tmp_path, monkeypatch, kernels, groups
+):
+    for seed, threads in enumerate((3, 2)):
+        at_step(47, lambda: signal.raise_signal(signal.SIGTERM))
+        assert start(**{**GAME, "compile": "off", "threads": threads}, seed=seed)[0] == 143
+    config = folder(tmp_path, 1) / "config.json"
+    config.write_text(config.read_text().replace('"compile": "off"', f'"compile": "{kernels}"'))
+    computed: list[tuple[str, int]] = []
+
+    def compiled(config: Any, began: str, threads: int) -> tuple[str, None]:
+        computed.append((began, threads))
+        return began, None
+
+    monkeypatch.setattr(runs, "_compile", compiled)
+    status, out, _ = start(**{**GAME, "threads": 0}, num_runs=2)
+    assert (status, computed) == (0, groups)
+    assert "these seeds began with other kernels or threads and train one group after another: seeds [" in out
+    assert [json.loads((folder(tmp_path, s) / "config.json").read_text())["threads"] for s in range(2)] == [3, 2]
+
+
 def test_a_finished_run_is_not_run_again(start, tmp_path):
     flags = {**GAME, "epochs": 1}
     assert start(**flags)[0] == 0
