@@ -107,6 +107,7 @@ class Folder(Lock):
         # what the run began with: other threads or kernels take sums in another order
         self.threads, self.compile = 0, ""
         self.commits: list[str] = []  # at which it was trained so far
+        self.versions: dict[str, str] = {}  # of libraries, likewise, as "2.12.0, 2.13.0"
 
     def conflict(self) -> str:
         """Why this run cannot train in its folder, by the folder's name and by what lies there; empty where it can."""
@@ -143,16 +144,26 @@ class Folder(Lock):
         self.threads, self.compile = (0 if self.config["threads"] else threads), compiled
         commits = old.get("commits")  # which older runs do not have
         self.commits = [str(name) for name in commits] if isinstance(commits, list) else []
+        known = old.get("versions")
+        self.versions = {name: str(known[name]) for name in known} if isinstance(known, dict) else {}
 
     def begin(self, progress: str) -> None:
         """Write config.json, and set progress.txt back to what it was at a checkpoint: later rows are made again."""
         if commit() and commit() not in self.commits[-1:]:
             self.commits.append(commit())
-        began = {"threads": self.threads, "compile": self.compile, "versions": versions(), "commits": self.commits}
+        self.versions |= {name: f"{self.versions[name]}, {now}" for name, (_, now) in self.changed().items()}
+        self.versions = {**versions(), **self.versions}
+        began = {"threads": self.threads, "compile": self.compile, "versions": self.versions, "commits": self.commits}
         data = json.dumps({**self.config, **began}, indent=1) + "\n"
         write_atomic(self.path / CONFIG, data.encode())
         if progress != self.rows():
             write_atomic(self.progress, progress.encode())
+
+    def changed(self) -> dict[str, tuple[str, str]]:
+        """Libraries whose version in the sitting before was another one: that one, and the one now."""
+        now = versions()
+        last = {name: known.split(", ")[-1] for name, known in self.versions.items() if name in now}
+        return {name: (version, now[name]) for name, version in last.items() if version != now[name]}
 
     def rows(self) -> str:
         """progress.txt as it is; what is no UTF-8 in it is replaced."""

@@ -79,6 +79,7 @@ class Run:
             for state in self._states(0):
                 flatten(state)  # refuses what cannot be saved while nothing is written yet
         progress = [self._restore(row) if self.start else "" for row in range(len(self.seeds))]
+        self._warn_of_versions()
         with files():
             for folder, text in zip(self.folders, progress):  # nothing is changed before all of them are restored
                 folder.begin(text)
@@ -89,6 +90,13 @@ class Run:
         with files():
             for folder in self.folders:
                 self.writers.append(writers.open_writers(self.config, folder.path, folder.config, self.start))
+
+    def _warn_of_versions(self) -> None:
+        changed = {} if self.start == 0 else dict(item for folder in self.folders for item in folder.changed().items())
+        if changed:
+            text = ", ".join(f"{name} {old} and now {new}" for name, (old, new) in changed.items())
+            why = "the numbers may differ from those of a run that was never stopped"
+            say(f"[{self.name}] WARNING: trained with {text}: {why}", sys.stderr)
 
     def _restore(self, row: int) -> str:
         """Put back one seed's checkpoint: its progress.txt. Raises Usage where it does not hold what it has to."""

@@ -954,6 +954,24 @@ def test_config_json_names_the_commit_of_every_sitting(start, at_step, tmp_path,
     assert sitting("two-dirty", 0) == ["one", "two-dirty"]
 
 
+def test_config_json_lists_the_versions_of_every_sitting_and_a_change_is_warned_of(start, at_step, tmp_path, monkeypatch):
+    def sitting(torch: str, status: int) -> tuple[str, str]:
+        monkeypatch.setattr("common.folder.versions", lambda: {"torch": torch, "numpy": "2.4.0"})
+        ended, _, err = start(**GAME)
+        assert ended == status
+        config = json.loads((folder(tmp_path) / "config.json").read_text())
+        assert config["versions"]["numpy"] == "2.4.0"
+        return config["versions"]["torch"], err
+
+    for step, torch, listed in ((50, "2.12.0", "2.12.0"), (60, "2.13.0", "2.12.0, 2.13.0")):
+        at_step(step, lambda: signal.raise_signal(signal.SIGTERM))
+        versions, err = sitting(torch, 143)
+        assert versions == listed
+        assert ("[s0] WARNING: trained with torch 2.12.0 and now 2.13.0:" in err) == (torch == "2.13.0")
+    versions, err = sitting("2.13.0", 0)
+    assert versions == "2.12.0, 2.13.0" and "WARNING" not in err
+
+
 def test_a_commit_is_dirty_where_a_tracked_file_was_changed_and_empty_without_git(tmp_path, monkeypatch):
     def git(*words: str) -> str:
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
