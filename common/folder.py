@@ -115,7 +115,8 @@ class Folder(Lock):
         try:
             refuse_names(self.path)
             refuse_strays(self.path)
-            if not os.path.lexists(path) and (self.progress.exists() or self.checkpoints.folder.exists()):
+            # looked at in this order, as another rank may be starting there: it writes config.json first
+            if (self.progress.exists() or self.checkpoints.folder.exists()) and not os.path.lexists(path):
                 raise UsageError(
                     f"{path}: is gone, so the flags of the run beside it are not known; put it back, or "
                     "give another --exp_name"

@@ -31,6 +31,7 @@ import iddpg
 import ippo
 from common import checkpoint, runs
 from common.checkpoint import Checkpoints
+from common.folder import Folder
 from common.log import Log
 from common.provenance import commit
 from common.replay import Replay
@@ -496,6 +497,22 @@ def test_two_processes_in_one_folder_are_refused_and_mpi_is_not_imported_without
     _, err = first.communicate(timeout=300)
     assert first.returncode == 143
     assert err.strip().endswith("False")
+
+
+def test_a_run_that_another_rank_starts_meanwhile_is_not_taken_for_one_without_a_config(tmp_path, monkeypatch):
+    config = iddpg.Config(data_dir=str(tmp_path), exp_name="x")
+    theirs = Folder(config, "iddpg", 1)
+    lexists = os.path.lexists
+
+    def slow(path: Path) -> bool:
+        found = lexists(path)
+        theirs.begin("")
+        theirs.checkpoints.save(0, {})
+        return found
+
+    theirs.path.mkdir(parents=True)
+    monkeypatch.setattr("common.folder.refuse_strays", lambda path: monkeypatch.setattr("os.path.lexists", slow))
+    assert Folder(config, "iddpg", 1).conflict() == ""
 
 
 def test_who_only_looks_whether_a_folder_is_locked_stops_nobody(start, tmp_path, monkeypatch):
