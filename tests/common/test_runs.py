@@ -382,6 +382,7 @@ def test_a_second_signal_ends_at_once_and_damages_nothing(start, at_step, tmp_pa
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
+    monkeypatch.setattr("common.signals.ECHO", 0)
     at_step(55, twice)
     status, _, err = start(**GAME)
     assert status == 130
@@ -390,6 +391,17 @@ def test_a_second_signal_ends_at_once_and_damages_nothing(start, at_step, tmp_pa
     assert Checkpoints(folder(tmp_path) / "checkpoint").steps() == [0, 40]
     assert start(**GAME)[0] == 0
     assert_same(reference(start, straight, "x", **GAME), folder(tmp_path))
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(start, at_step, tmp_path):
+    def twice() -> None:  # from the scheduler, and from the launcher that it told too
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    at_step(55, twice)
+    status, _, err = start(**GAME)
+    assert status == 143 and "saved at step 55" in err
+    assert Checkpoints(folder(tmp_path) / "checkpoint").steps()[-1] == 55
 
 
 def test_a_signal_before_training_ends_at_once(start, tmp_path):
