@@ -192,6 +192,8 @@ class Folder(Lock):
         if old == header:
             with open(self.progress, "a") as file:
                 file.write(row + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # a finished run's rows are never made again
         else:
             cells = [dict(zip(old.split("\t"), line.split("\t"))) for line in above]
             above = ["\t".join(line.get(name, "nan") for name in columns) for line in cells]

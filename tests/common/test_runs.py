@@ -367,6 +367,21 @@ def test_a_log_without_its_checkpoint_is_never_overwritten(start, tmp_path):
     assert (folder(tmp_path) / "progress.txt").read_text() == log
 
 
+def test_every_row_is_on_disk_before_the_checkpoint_that_counts_it(start, tmp_path, monkeypatch):
+    """Else a power cut after the last checkpoint would leave a finished run without its last rows."""
+    sync, synced = os.fsync, []
+
+    def noted(fd: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        synced.append((path.name, len(path.read_text().splitlines()) if path.name.endswith("progress.txt") else 0))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    assert start(**GAME)[0] == 0
+    logs = [(name, lines) for name, lines in synced if "progress.txt" in name or name == ".120.json.tmp"]
+    assert logs[-2:] == [("progress.txt", 4), (".120.json.tmp", 0)]
+
+
 def test_a_log_that_lost_or_gained_rows_is_set_back_to_its_checkpoint(start, at_step, tmp_path, straight):
     at_step(95, lambda: signal.raise_signal(signal.SIGTERM))
     assert start(**GAME)[0] == 143
