@@ -21,7 +21,7 @@ class Film:
         except ImportError:
             raise UsageError("--video needs imageio-ffmpeg: .venv/bin/python -m pip install '.[video]'") from None
         self.path, self.fps, self.part = path, 25, path.with_suffix(f".{os.getpid()}.part.mp4")
-        self.write_frames = imageio_ffmpeg.write_frames
+        self.write_frames, self.read_frames = imageio_ffmpeg.write_frames, imageio_ffmpeg.read_frames
         self.writer: Any = None  # a generator that takes frames; the first frame gives the size, so starts it
         try:
             self.part.touch()
@@ -36,15 +36,27 @@ class Film:
                 self.writer.send(None)
             except (OSError, RuntimeError) as error:  # there is no ffmpeg
                 raise UsageError(f"--video {self.path}: {' '.join(str(error).split())}") from None
-        self.writer.send(np.ascontiguousarray(frame))
+        try:
+            self.writer.send(np.ascontiguousarray(frame))
+        except OSError:  # ffmpeg has ended, after saying why
+            raise self._cut_off() from None
 
     def __enter__(self) -> "Film":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End the film: under its own name, or, where something was raised, leave nothing."""
-        if self.writer is not None:
-            self.writer.close()
-        if kind is None:
-            self.part.replace(self.path)
-        self.part.unlink(missing_ok=True)
+        """End the film: under its own name, or, where something was raised, leave nothing. UsageError if cut off."""
+        try:
+            if self.writer is not None:
+                self.writer.close()  # this says nothing of an ffmpeg that failed
+            if kind is None:
+                next(reader := self.read_frames(str(self.part)))
+                reader.close()
+                self.part.replace(self.path)
+        except OSError:
+            raise self._cut_off() from None
+        finally:
+            self.part.unlink(missing_ok=True)
+
+    def _cut_off(self) -> UsageError:
+        return UsageError(f"--video {self.path}: ffmpeg could not write it whole; free space or name another place")

@@ -6,7 +6,6 @@ import signal
 import time
 from typing import Any
 
-
 ECHO = 0.5  # seconds: a scheduler signals every process of a job, and its launcher passes the same signal on
 
 
@@ -19,7 +18,7 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """What SIGINT, SIGTERM and SIGHUP do: while `held` the first is noted, for a run to save; later ones end it at once.
+    """What SIGINT, SIGTERM and SIGHUP do: while `held` the first is noted, for a run to save; later ones end it.
 
     Ending at once is safe anywhere, as files are written whole or not at all.
     """

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import envs
 import i2q_ddpg
 import watch
 from common.errors import UsageError
+from common.film import Film
 from common.policy import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -254,6 +256,22 @@ def test_a_film_that_cannot_be_written_is_refused_before_anything_is_played(tmp_
     run = write_run(tmp_path / "run", homing_actor())
     assert "--video" in line_of(capsys, run, "--video", tmp_path / name)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("frames", [20, 200], ids=["at its end", "midway"])
+def test_a_film_that_the_disk_cuts_off_does_not_take_the_place_of_a_whole_one(tmp_path, frames):
+    pytest.importorskip("imageio_ffmpeg")
+    path, before = tmp_path / "film.mp4", resource.getrlimit(resource.RLIMIT_FSIZE)
+    path.write_text("an older one")
+    noise = np.random.default_rng(0).integers(0, 255, (frames, 64, 64, 3), np.uint8)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(UsageError, match="ffmpeg could not write it whole"), Film(path) as film:
+            for frame in noise:
+                film.add(frame)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("an older one", [path])
 
 
 def test_a_missing_extra_names_the_extra(tmp_path, capsys, monkeypatch):

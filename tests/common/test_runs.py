@@ -998,7 +998,7 @@ def test_config_json_names_the_commit_of_every_sitting(start, at_step, tmp_path,
     assert sitting("two-dirty", 0) == ["one", "two-dirty"]
 
 
-def test_config_json_lists_the_versions_of_every_sitting_and_a_change_is_warned_of(start, at_step, tmp_path, monkeypatch):
+def test_config_json_lists_the_versions_of_every_sitting_and_a_change_is_said(start, at_step, tmp_path, monkeypatch):
     def sitting(torch: str, status: int) -> tuple[str, str]:
         monkeypatch.setattr("common.folder.versions", lambda: {"torch": torch, "numpy": "2.4.0"})
         ended, _, err = start(**GAME)
