@@ -31,6 +31,7 @@ class Line:
 
     experiment: Experiment
     runs: list[Run]  # those that have the column
+    rows: list[tuple[np.ndarray, np.ndarray]]  # x and y of each run's own rows: not smoothed, interpolated or thinned
     x: np.ndarray
     values: np.ndarray
     mid: np.ndarray
@@ -100,14 +101,14 @@ def column(run: Run, name: str) -> str | None:
     return name if name in run.columns else None
 
 
-def series(run: Run, x: str, y: str, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """x (ascending) and y (smoothed over k rows) of the rows in which both are finite; of rows at one x the last."""
+def series(run: Run, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """x (ascending) and y of the rows in which both are finite; of rows at one x the last."""
     xs, ys = (run.columns.get(column(run, name) or "", np.array([np.nan])) for name in (x, y))
     finite = np.isfinite(xs) & np.isfinite(ys)
     if not finite.any():
         return np.empty(0), np.empty(0)
     xs, last = np.unique(xs[finite][::-1], return_index=True)
-    return xs, smooth(ys[finite][::-1][last], k)
+    return xs, ys[finite][::-1][last]
 
 
 def align(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +157,7 @@ def arrange(experiments: Sequence[Experiment], ys: Sequence[str] = ("Performance
 def _line(e: Experiment, y: str, fit: Fit, notes: list[str], first: bool) -> Line | None:
     """The experiment as a line, if its seeds have x and y in common; what is left out or cut goes to `notes`."""
     what = f"{e.label} on {e.env}" if e.env else e.label
-    parts = {run: series(run, fit.x, y, fit.k) for run in e.runs}
+    parts = {run: series(run, fit.x, y) for run in e.runs}
     runs = [run for run in e.runs if len(parts[run][0])]
     if not runs and len(e.runs) > 1:
         notes.append(f"{what}: no row of its {len(e.runs)} runs has {fit.x} and {y}; the curve is left out")
@@ -168,7 +169,8 @@ def _line(e: Experiment, y: str, fit: Fit, notes: list[str], first: bool) -> Lin
         return None
     if len(names := dict.fromkeys(str(column(run, y)) for run in runs)) > 1:
         notes.append(f"{what}: {y} is {' in some seeds and '.join(names)} in others")
-    grid, values = align([parts[run] for run in runs])
+    rows = [parts[run] for run in runs]
+    grid, values = align([(xs, smooth(ys, fit.k)) for xs, ys in rows])
     if not len(grid):
         notes.append(f"{what}: no {fit.x} is within all {len(runs)} seeds; left out (--count draws each seed)")
         return None
@@ -177,4 +179,4 @@ def _line(e: Experiment, y: str, fit: Fit, notes: list[str], first: bool) -> Lin
         short = runs[int(np.argmin(ends))].path.name
         longer = f"{sum(end > min(ends) for end in ends)} of {len(runs)} seeds reach up to {max(ends):,.10g}"
         notes.append(f"{what}: drawn to {fit.x} {grid[-1]:,.10g}, where {short} ends; {longer} (see them with --count)")
-    return Line(e, runs, grid, values, *curve(values, fit.est, fit.band, np.random.default_rng(0)))
+    return Line(e, runs, rows, grid, values, *curve(values, fit.est, fit.band, np.random.default_rng(0)))

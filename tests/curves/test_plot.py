@@ -156,6 +156,23 @@ def test_learners_are_compared_with_a_curve_at_equal_steps(tmp_path, capsys):
     assert rows[1][5] == "5.5"
 
 
+def compared(capsys, *argv) -> tuple[str, list[list[str]]]:
+    """The title of the comparison, and its rows in cells, the head first."""
+    assert plot.main([*argv]) == 0
+    title, *table = capsys.readouterr().out.partition("final scores at equal ")[2].splitlines()
+    return title, [line.split() for line in table[:3]]
+
+
+def test_smoothing_lets_nothing_from_beyond_the_equal_steps_into_a_score(tmp_path, capsys):
+    for seed in range(3):
+        write_run(tmp_path, "mine", seed, [seed + 0.5] * 20, 10_000)
+        write_run(tmp_path, "iddpg", seed, [seed] * 20 + [1000] * 20, 10_000)
+    logdirs = [str(tmp_path / "mine"), str(tmp_path / "iddpg"), "--against", "iddpg"]
+    plain, smooth = compared(capsys, *logdirs), compared(capsys, *logdirs, "--smooth", "9")
+    assert plain == smooth
+    assert plain[1][1][5:10] == ["1.500", "(0.500", "to", "2.5)", "0.67"]  # ahead in 6 of 9 pairs
+
+
 def test_a_picture_that_cannot_be_written_ends_in_one_line_and_status_1(tmp_path, capsys):
     run = write_run(tmp_path, "a", 0, [1, 2])
     assert plot.main([str(tmp_path), "--out", str(run / "config.json" / "curve.png")]) == 1

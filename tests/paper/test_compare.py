@@ -51,6 +51,13 @@ def test_a_row_without_a_test_is_no_part_of_a_score(tmp_path):
     assert scores(line, end=100_000).tolist() == [20]  # between 10 and 30
 
 
+def test_a_score_is_of_all_rows_where_a_picture_shows_some_of_them(tmp_path):
+    write_experiment(tmp_path, f"iddpg_{GAME}", 0, [0] * 1800 + [0, 1] * 100)
+    (line,) = panels(FIGURES["6"], Runs([tmp_path]))[0].lines
+    assert len(line.x) < 2000
+    assert scores(line).tolist() == [0.5]
+
+
 def test_a_run_cut_off_cuts_the_comparison_for_all(tmp_path):
     write_experiment(tmp_path, f"iddpg_{GAME}", 0, [1] * 20 + [9] * 10)
     write_experiment(tmp_path, f"iddpg_{GAME}", 1, [2] * 20)
