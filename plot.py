@@ -70,6 +70,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if not args.logdir and not args.paper:
         parser.error("LOGDIR is missing; or give --figure N, --all-figures or --report")
     picture = args.out and Path(args.out).suffix.lower() in SUFFIXES
+    if args.against and args.count:
+        parser.error("--against compares curves over seeds, and --count draws every seed; leave one of them out")
     if args.against and args.paper:
         parser.error("--against is for the curves of LOGDIRs; --report compares those of the figures")
     if args.out and args.paper and picture:
@@ -94,7 +96,7 @@ def curves(args: argparse.Namespace) -> None:
     runs = read.load(args.logdir, args.select, args.exclude)
     experiments = lines.group(read.rename(runs, args.logdir, args.legend) if args.legend else runs, args.count)
     found = lines.arrange(experiments, args.value, fit)
-    compared = against(found, args.against) if args.against else ""
+    compared = against(found, args.against, fit.x) if args.against else ""
     view = View(fit.x, args.xlim, args.ylim, tuple(args.log), args.title, "", args.size)
     draw.draw(found, args.out, replace(view, caption=table.describe(found, fit) + table.cut(found, view)))
     say(table.table(found, fit))
@@ -103,10 +105,11 @@ def curves(args: argparse.Namespace) -> None:
     say(f"picture: {args.out}")
 
 
-def against(found: Sequence[lines.Panel], base: str) -> str:
-    """Final scores up to the step that both have made, P(ends above the curve `base`), and p: a row a curve.
+def against(found: Sequence[lines.Panel], base: str, x: str) -> str:
+    """Final scores up to the x that both have reached, P(ends above the curve `base`), and p: a row a curve.
 
-    As docs/results.md has them: the mean over the last tenth of the steps. UsageError where no panel has that curve.
+    As docs/results.md has them: the mean over the last tenth of the steps, not smoothed. UsageError where no panel has
+    that curve.
     """
     rows = []
     for panel in found:
@@ -116,8 +119,9 @@ def against(found: Sequence[lines.Panel], base: str) -> str:
     if not rows:
         labels = dict.fromkeys(line.experiment.label for panel in found for line in panel.lines)
         raise UsageError(f"--against {base!r}: no such curve; there are: {', '.join(labels)}")
-    head = ["task", "column", "curve", "seeds", "steps", "final score", *tables.against(base)]
-    return "\n".join(["final scores at equal steps:", *table.aligned([head, *rows], "lllrrrrr")])
+    unit = "steps" if x == "TotalEnvInteracts" else x
+    head = ["task", "column", "curve", "seeds", unit, "final score", *tables.against(base)]
+    return "\n".join([f"final scores at equal {unit}:", *table.aligned([head, *rows], "lllrrrrr")])
 
 
 def figures(args: argparse.Namespace) -> None:

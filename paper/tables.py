@@ -79,12 +79,16 @@ def score(values: np.ndarray) -> str:
 def rows_of(lines: dict[str, Line], base: str, extra: Callable[[np.ndarray], str] | None = None) -> list[list[str]]:
     """A row a learner: seeds, steps, final scores, `extra` of them, P(ends above the base) and its p.
 
-    Both at the last step that both have made; where the base goes on, its score there stands beside P.
+    Both at the last step that both have made; where the base goes on, its score there stands beside P. Neither score
+    nor P where one of them has no row up to that step.
     """
     found = []
     for label, line in lines.items():
         other = lines.get(base)
         end = min(float(line.x[-1]), float(other.x[-1])) if other else float(line.x[-1])
+        if other and end < max(line.x[0], other.x[0]):
+            found.append([label, str(len(line.runs)), f"{end:,.0f}", "no row yet", *([""] if extra else []), "", ""])
+            continue
         own = scores(line, end)
         found.append([label, str(len(own)), f"{end:,.0f}", score(own), *([extra(own)] if extra else [])])
         share = p = ""

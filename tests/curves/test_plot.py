@@ -115,6 +115,10 @@ MISTAKES = {
     "no such band": (["{}", "--band", "95"], "invalid choice: '95'"),
     "no picture": (["{}", "--out", "{}/curve.txt"], ".png .pdf .svg"),
     "no such curve": (["{}", "--against", "sac"], "--against 'sac': no such curve; there are: a"),
+    "against with single seeds": (
+        ["{}", "--against", "a", "--count"],
+        "--against compares curves over seeds, and --count draws every seed",
+    ),
     "against in figures": (["{}", "--report", "--against", "a"], "--against is for the curves of LOGDIRs"),
     "no such flag": (["{}", "--colour", "red"], "--colour"),
 }
@@ -171,6 +175,20 @@ def test_smoothing_lets_nothing_from_beyond_the_equal_steps_into_a_score(tmp_pat
     plain, smooth = compared(capsys, *logdirs), compared(capsys, *logdirs, "--smooth", "9")
     assert plain == smooth
     assert plain[1][1][5:10] == ["1.500", "(0.500", "to", "2.5)", "0.67"]  # ahead in 6 of 9 pairs
+
+
+def test_a_comparison_at_equal_times_does_not_call_them_steps(tmp_path, capsys):
+    for name in ("mine", "iddpg"):
+        write_run(tmp_path, name, 0, [1, 2])
+    title, (head, *_) = compared(capsys, str(tmp_path), "--against", "iddpg", "-x", "Epoch")
+    assert (title, head[4]) == ("Epoch:", "Epoch")
+
+
+def test_a_curve_that_begins_where_the_other_has_ended_has_no_score_at_equal_steps(tmp_path, capsys):
+    write_run(tmp_path, "mine", 0, [9, 9], 250_000)
+    write_run(tmp_path, "iddpg", 0, [1] * 20, 10_000)
+    _, (_, *rows) = compared(capsys, str(tmp_path), "--against", "iddpg")
+    assert ["Game", "Performance", "mine", "1", "200,000", "no", "row", "yet"] in rows
 
 
 def test_a_picture_that_cannot_be_written_ends_in_one_line_and_status_1(tmp_path, capsys):
