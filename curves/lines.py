@@ -88,7 +88,7 @@ def _differences(run: Run, rivals: Sequence[Run]) -> list[str]:
         if run.settings == rival.settings:
             words.append(str(run.path.parent))
         elif run.config.get("algorithm") != rival.config.get("algorithm"):  # other settings follow from it
-            words.append(str(run.config.get("algorithm")))
+            words.append(str(run.config.get("algorithm", run.path.parent)))  # other code may not name it
         else:
             words += [f"{key} {v}" for key, v in run.settings.items() if rival.settings.get(key) != v]
     return list(dict.fromkeys(words))

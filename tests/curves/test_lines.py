@@ -35,6 +35,14 @@ def test_a_second_copy_of_a_seed_is_no_further_seed(tmp_path):
     assert labels == [f"a, {tmp_path}/new/a", f"a, {tmp_path}/old/a"]
 
 
+def test_a_run_of_other_code_that_names_no_algorithm_is_told_from_ours_by_its_folder(tmp_path):
+    mine = write_run(tmp_path / "mine", "iddpg", 0, [1])
+    (mine / "config.json").write_text('{"env": "Game", "seed": 0}')
+    write_run(tmp_path / "ours", "iddpg", 0, [1])
+    labels = [experiment.label for experiment in group(load([str(tmp_path)]))]
+    assert labels == [f"iddpg, {tmp_path}/mine/iddpg", "iddpg, iddpg"]
+
+
 def test_a_copy_beside_its_original_is_left_out_and_named(tmp_path, capsys):
     run = write_run(tmp_path, "a", 0, [1])
     shutil.copytree(run, run.with_name("a_s0.bak"))
