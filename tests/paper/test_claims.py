@@ -84,6 +84,8 @@ def test_a_claim_against_a_number_asks_for_the_signs(tmp_path, i2q, verdict):
 def test_an_undecided_claim_says_how_many_seeds_more_it_needs(tmp_path):
     write_game(tmp_path, [90, 27, 92, 93], [28, 29, 30, 31])
     assert answer(tmp_path, ABOVE).needs == "needs about 17 more seeds of each learner"  # P 0.75: 21, less 4
+    other = Claim("I2Q learns more than D3G", "I2Q", "D3G")  # undecided as well: at a level of 0.025
+    assert answer(tmp_path, ABOVE, more=[other]).seeds == "about 22"
     write_game(tmp_path / "b", [90, 27, 92, 26], [28, 29, 30, 31])
     assert answer(tmp_path / "b", ABOVE).needs == "needs over 50 more seeds of each learner"
     assert answer(tmp_path / "none", ABOVE).needs == "not run; needs at least 4 seeds of each learner"
@@ -108,6 +110,16 @@ def test_a_claim_is_judged_when_all_of_its_tasks_were_run(tmp_path):
     assert found.needs.endswith("more seeds of each learner on each task")
     assert "p = " not in found.evidence
     assert found.tasks["2x4Ant"] == "not run: I2Q, λ = 0"
+
+
+def test_seeds_still_needed_are_those_of_the_task_that_has_the_fewest(tmp_path):
+    figure = replace(FIGURES["11"], tasks=FIGURES["11"].tasks[:2])
+    for task, seeds, ahead in ((figure.tasks[0], 7, 10), (figure.tasks[1], 3, 0)):  # P = 1 and 0.5
+        for name, more in (("i2q_ddpg", ahead), ("mbpo_baseline", 0)):
+            for seed in range(seeds):
+                write_experiment(tmp_path, f"{name}_{task}", seed, [50 + more] * 4, env=task)  # too short to test
+    (found,) = judge({figure: panels(figure, Runs([tmp_path]))})
+    assert found.seeds == "about 8"  # P 0.75, two tasks: 11, less 3
 
 
 def test_claims_of_another_paper_are_counted_apart(tmp_path):

@@ -20,6 +20,7 @@ from paper.compare import (
     share_interval,
     sign_test,
     smallest_p,
+    variance,
     wins,
 )
 from paper.figures import FIGURES
@@ -133,6 +134,12 @@ def test_the_interval_of_a_side_that_wins_all_pairs_is_no_certainty():
     low, high = interval([(HIGH, LOW)])
     assert 0.4 < low < 0.6 and high == 1
     assert share_interval(3, 3) == (pytest.approx(0.438, abs=1e-3), 1)  # Wilson: 3 / (3 + 1.96^2)
+
+
+def test_the_interval_over_four_tasks_is_of_a_quarter_of_the_variance():
+    low, high = interval([(HIGH, LOW), (LOW, HIGH)] * 2)
+    assert low == pytest.approx(1 - high) == pytest.approx(0.279, abs=1e-3)
+    assert (0.5 - low) ** 2 == pytest.approx(1.96**2 * float(variance(np.array(low), 3, 3)) / 4, rel=0.01)
 
 
 def test_signs_of_seeds_above_a_number():
