@@ -29,8 +29,8 @@ SHARE, LEVEL = 0.1, 0.05  # what a verdict needs: share of the paper's steps, an
 ENOUGH = 3  # seeds of a side, over all tasks, from which a P is seen that tells how many more are needed
 OTHERS = ("qplex",)  # figures whose claims are of another paper: a family of their own
 RULES = (
-    "A final score is a seed's mean test return over the last tenth of the steps that both sides made. A seed that is "
-    "not finished, where others are, is not counted.",
+    "A final score is a seed's mean test return over the last tenth of the steps that both sides made; in figure 5, "
+    "the distance of its values from the ideal ones. A seed that is not finished, where others are, is not counted.",
     "P(X > Y) is the share of pairs of seeds in which X ends above Y (a tie counts half), averaged over the claim's "
     "tasks. Brackets hold Newcombe's 95 % interval, for shares of seeds Wilson's. It is wide where seeds are few, also "
     "where one side wins all pairs: P = 1 [0.50, 1] is no certainty.",
