@@ -170,7 +170,7 @@ def compared(capsys, *argv) -> tuple[str, list[list[str]]]:
 def test_smoothing_lets_nothing_from_beyond_the_equal_steps_into_a_score(tmp_path, capsys):
     for seed in range(3):
         write_run(tmp_path, "mine", seed, [seed + 0.5] * 20, 10_000)
-        write_run(tmp_path, "iddpg", seed, [seed] * 20 + [1000] * 20, 10_000)
+        write_run(tmp_path, "iddpg", seed, [float(seed)] * 20 + [1000] * 20, 10_000)
     logdirs = [str(tmp_path / "mine"), str(tmp_path / "iddpg"), "--against", "iddpg"]
     plain, smooth = compared(capsys, *logdirs), compared(capsys, *logdirs, "--smooth", "9")
     assert plain == smooth

@@ -41,6 +41,13 @@ def test_models_that_move_everything_inward_agree_and_measure_one(snapshot):
     assert apart == pytest.approx(0, abs=1e-3)
 
 
+def test_inward_is_how_a_model_moves_the_others_alone(snapshot):
+    for i in range(3):
+        snapshot.nets["f_net"].weights[-1][0, i, i].zero_()  # agent i's model leaves its own coordinate where it is
+    _, inward, _ = snapshot.measure(at_distance(0.8, 3))
+    assert inward == pytest.approx(1, abs=0.01)
+
+
 def test_a_model_that_differs_is_so_many_moves_apart(snapshot):
     snapshot.nets["f_net"].weights[-1][0, 2].zero_()  # agent 2's model stays where it is
     _, inward, apart = snapshot.measure(at_distance(0.8, 3))
