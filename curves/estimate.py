@@ -1,8 +1,5 @@
 """What the seeds of a curve come to: line and band, smoothing."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 
 from common.estimates import ESTIMATES
@@ -15,17 +12,15 @@ def curve(
     est: str = "iqm",
     band: str = "ci",
     rng: np.random.Generator | None = None,
-    tasks: Sequence[Any] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """mid, low, high of values (runs, points), each (points,). One run has no band: low = mid = high.
 
     mid is the "mean", "iqm" or "median" over the runs. The band is "sd": mid -+ the sample standard deviation; "iqr":
-    the quartiles; "ci": the 2.5 and 97.5 percentiles of mid over 2000 bootstrap resamples of whole runs. Resampling is
-    stratified: a run is replaced by runs of its own task, given as tasks (runs,); by default all are of one task, as in
-    a panel. Agarwal et al. 2021, section 4. Of fewer than FEW runs, "ci" is the range and is called so: below FEW, more
-    than one resample in forty has the lowest run for its IQM or median. The range of n runs holds the median of all
-    possible ones with a chance of 1 - 2^(1 - n): 50, 75 and 88 % for 2, 3 and 4. The interval of 5 to 7 normal runs
-    holds their mean in about 90 % of cases (simulated).
+    the quartiles; "ci": the 2.5 and 97.5 percentiles of mid over 2000 bootstrap resamples of whole runs, as in Agarwal
+    et al. 2021, section 4. Of fewer than FEW runs, "ci" is the range and is called so: below FEW, more than one
+    resample in forty has the lowest run for its IQM or median. The range of n runs holds the median of all possible
+    ones with a chance of 1 - 2^(1 - n): 50, 75 and 88 % for 2, 3 and 4. The interval of 5 to 7 normal runs holds their
+    mean in about 90 % of cases (simulated).
     """
     mid, n = ESTIMATES[est](values), len(values)
     if n == 1:
@@ -36,14 +31,10 @@ def curve(
     if band == "iqr":
         low, high = np.percentile(values, [25, 75], axis=0)
         return mid, low, high
-    if n < FEW and tasks is None:
+    if n < FEW:
         return mid, values.min(0), values.max(0)
     rng = rng or np.random.default_rng(0)
-    strata = np.zeros(n) if tasks is None else np.unique(np.asarray(tasks), return_inverse=True)[1]
-    picks = np.empty((2000, n), int)
-    for stratum in np.unique(strata):
-        (members,) = np.nonzero(strata == stratum)
-        picks[:, members] = rng.choice(members, (len(picks), len(members)))
+    picks = rng.choice(n, (2000, n))
     low, high = np.empty_like(mid), np.empty_like(mid)
     for start in range(0, len(mid), 50):  # all points at once could take gigabytes
         part = slice(start, start + 50)

@@ -76,14 +76,6 @@ def test_resampling_takes_whole_runs():
     assert np.ptp(low) == np.ptp(high) == 0
 
 
-def test_stratified_resampling_keeps_the_number_of_runs_of_each_task():
-    values = column_vector(0, 0, 0, 100, 100, 100)
-    _, low, high = curve(values, "mean", "ci", tasks=["easy"] * 3 + ["hard"] * 3)
-    assert (low[0], high[0]) == (50, 50)
-    _, low, high = curve(values, "mean", "ci")
-    assert low[0] < 50 < high[0]
-
-
 def test_smoothing_averages_what_there_is_at_the_edges():
     assert smooth(np.array([0.0, 3, 6, 15]), 3).tolist() == [1.5, 3, 8, 10.5]
 
