@@ -36,17 +36,25 @@ class Damaged(Exception):
     """A checkpoint that is not as it was written."""
 
 
+def write_through(path: Path, data: bytes, mode: str) -> None:
+    """Write ("wb") or append ("ab") `data`; it is on disk afterwards. Raises OSError that names `path`."""
+    try:
+        with open(path, mode) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # a write's own error does not say where
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Either the whole of `data` is at `path` afterwards, also after a power cut, or what was there before."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        write_through(temporary, data, "wb")
         os.replace(temporary, path)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None  # a write's own error does not say where
+        raise OSError(error.errno, error.strerror, str(path)) from None  # of the two names the one that is known
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

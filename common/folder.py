@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.checkpoint import Checkpoints, Damaged, write_atomic
+from common.checkpoint import Checkpoints, Damaged, write_atomic, write_through
 from common.errors import UsageError
 from common.layout import (
     CHECKPOINT,
@@ -190,10 +190,7 @@ class Folder(Lock):
         header, row = "\t".join(columns), "\t".join(f"{value:.10g}" for value in columns.values())
         old, *above = self.rows().splitlines() or [""]
         if old == header:
-            with open(self.progress, "a") as file:
-                file.write(row + "\n")
-                file.flush()
-                os.fsync(file.fileno())  # a finished run's rows are never made again
+            write_through(self.progress, f"{row}\n".encode(), "ab")  # a finished run's rows are never made again
         else:
             cells = [dict(zip(old.split("\t"), line.split("\t"))) for line in above]
             above = ["\t".join(line.get(name, "nan") for name in columns) for line in cells]

@@ -604,20 +604,24 @@ def test_where_every_checkpoint_is_damaged_nothing_is_touched(start, tmp_path):
     }
 
 
+@pytest.mark.parametrize("name", ["progress.txt", "policy.safetensors", "checkpoint/80.safetensors"])
 def test_a_full_disk_is_said_in_a_line_and_costs_nothing_that_was_saved(
-    start, at_step, tmp_path, straight, monkeypatch
+    start, at_step, tmp_path, straight, monkeypatch, name
 ):
+    fsync, written = os.fsync, {Path(name).name, f".{Path(name).name}.tmp"}
+
     def full() -> None:
         monkeypatch.setattr(os, "fsync", refuse)
 
     def refuse(fd: int) -> None:
-        raise OSError(28, "No space left on device")
+        if Path(os.readlink(f"/proc/self/fd/{fd}")).name in written:
+            raise OSError(28, "No space left on device")
+        fsync(fd)
 
     at_step(60, full)
-    fsync = os.fsync
     status, _, err = start(**GAME)
     assert status == 1
-    assert re.fullmatch(r"i2q_ddpg.py: \[Errno 28\] No space left on device: '.*/x_s0/policy.safetensors'; .*\n", err)
+    assert re.fullmatch(rf"i2q_ddpg.py: \[Errno 28\] No space left on device: '.*/x_s0/{name}'; .*\n", err)
     monkeypatch.setattr(os, "fsync", fsync)
     assert not list((tmp_path / "data").rglob("*.tmp"))
     assert start(**GAME)[0] == 0
