@@ -6,6 +6,7 @@ objects of one's own. Tensors and arrays whose first axis has the length S are s
 
 import copy
 import dataclasses
+import functools
 import random
 import types
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,8 @@ from common.errors import UsageError
 from common.nets import Net
 
 PLAIN = (bool, int, float, str, type(None), np.bool_, np.integer, np.floating)
-CONSTANT = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)
+BOUND = (types.MethodType, types.BuiltinFunctionType)  # the latter also of no object, as torch.tanh
+CONSTANT = (types.FunctionType, types.MethodDescriptorType, np.ufunc, type)
 CONSTANT += (torch.device, torch.dtype, np.dtype, torch.Size)
 OPAQUE = (torch.nn.Module, torch.optim.Optimizer)
 OPAQUE += (torch.Generator, np.random.Generator, np.random.BitGenerator, random.Random)
@@ -50,6 +52,11 @@ def _walk(prefix: str, owner: Any, items: Mapping[Any, Any], seen: set[int]) -> 
                     f"agents.{name}: a {type(value).__name__} in a tuple beside tensors or objects cannot be saved in "
                     "a checkpoint, as it could not be put back; use a list"
                 )
+            if isinstance(owner, BOUND):
+                raise UsageError(
+                    f"agents.{name}: a list that a method is bound to cannot be saved in a checkpoint, as another one "
+                    "would be put back; call the method on an attribute"
+                )
             yield Leaf(name, value, owner, key)
             continue
         if id(value) in seen or isinstance(value, CONSTANT) or _is_frozen(value):
@@ -79,7 +86,12 @@ def _is_frozen(value: Any) -> bool:
 
 
 def _inside(value: Any) -> Mapping[Any, Any] | None:
-    """The parts of a container or an object; None where they are not all of it."""
+    """The parts of a container, a callable or an object; None where they are not all of it."""
+    if isinstance(value, BOUND):
+        return {"__self__": value.__self__} if _is_bound(value) else {}
+    if isinstance(value, functools.partial):  # plain values in it are constants
+        held = {"func": value.func, **dict(enumerate(value.args)), **value.keywords}
+        return {key: each for key, each in held.items() if not _is_plain(each)}
     if isinstance(value, dict):
         return value
     if isinstance(value, (list, tuple)):
@@ -88,6 +100,11 @@ def _inside(value: Any) -> Mapping[Any, Any] | None:
     if isinstance(value, OPAQUE) or home in ("torch", "numpy", "builtins") or not hasattr(value, "__dict__"):
         return None
     return value.state() if hasattr(value, "state") else vars(value)
+
+
+def _is_bound(value: Any) -> bool:
+    """Whether it is a method of an object that may be state, as rng.normal is; torch.tanh and ", ".join are not."""
+    return isinstance(value, BOUND) and not isinstance(value.__self__, (*PLAIN, type, types.ModuleType))
 
 
 def tensors(root: Any, skip: tuple[Any, ...] = ()) -> dict[str, Tensor]:
@@ -168,8 +185,13 @@ def part(value: Any, row: int, seeds: int, made: dict[int, Any]) -> Any:
         new.requires_grad_(value.requires_grad)
     elif isinstance(value, np.ndarray):
         new = value[row : row + 1] if by_seed(value, seeds) else value.copy()
-    elif isinstance(value, types.MethodType) and id(value.__self__) in made:
-        new = types.MethodType(value.__func__, made[id(value.__self__)])
+    elif _is_bound(value):
+        owner = part(value.__self__, row, seeds, made)
+        function = getattr(value, "__func__", None)  # a built-in method has none
+        new = types.MethodType(function, owner) if function is not None else getattr(owner, value.__name__)
+    elif isinstance(value, functools.partial):
+        args, keywords = part(value.args, row, seeds, made), part(value.keywords, row, seeds, made)
+        new = functools.partial(part(value.func, row, seeds, made), *args, **keywords)
     elif isinstance(value, tuple) and not isinstance(value, torch.Size):
         parts = [part(each, row, seeds, made) for each in value]
         new = type(value)(parts) if type(value) is tuple else type(value)(*parts)

@@ -1,6 +1,8 @@
 """A checkpoint holds whatever hangs on Agents, or the run is refused before it starts."""
 
 import collections
+import functools
+import math
 import random
 from pathlib import Path
 from typing import NamedTuple
@@ -154,6 +156,10 @@ class Unfit:
         Unfit(),
         np.array(["text"]),
         [torch.optim.SGD([torch.zeros(1, requires_grad=True)])],
+        np.random.default_rng(0).normal,
+        random.Random(0).gauss,
+        functools.partial(np.random.default_rng(0).normal, 0, 1),
+        [].append,
         torch.zeros(2, dtype=torch.bfloat16),
         b"bytes",
     ],
@@ -165,6 +171,23 @@ def test_what_cannot_be_saved_is_refused_by_name(thing):
     with pytest.raises(UsageError, match=r"agents\.extra") as error:
         agents.state_dict(0)
     assert "cannot be saved" in str(error.value)
+
+
+def test_what_only_a_method_or_a_partial_holds_comes_back(tmp_path):
+    def bound() -> Other:
+        agents = other()
+        agents.tell = Statistics(2).mean.add_  # pyright: ignore
+        agents.blend = functools.partial(torch.lerp, torch.zeros(2), weight=0.5)  # pyright: ignore
+        agents.join, agents.root = ", ".join, math.sqrt  # pyright: ignore
+        return agents
+
+    agents, again = bound(), bound()
+    agents.tell(torch.ones(3))  # pyright: ignore
+    agents.blend.args[0].copy_(torch.tensor([2.0, 4.0]))  # pyright: ignore
+    for row in range(2):
+        again.load_state_dict(row, through_a_checkpoint(tmp_path, agents, row))
+    assert torch.equal(again.tell(torch.zeros(3)), torch.ones(2, 3))  # pyright: ignore
+    assert again.blend(torch.zeros(2)).tolist() == [1.0, 2.0]  # pyright: ignore
 
 
 def test_a_run_whose_agents_cannot_be_saved_ends_before_its_first_step(data_dir, monkeypatch, capsys):

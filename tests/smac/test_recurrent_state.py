@@ -1,5 +1,6 @@
 """State of one's own on recurrent Agents: every seed has its part of it, and a checkpoint holds it."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -32,7 +33,8 @@ class Agents(iql.Agents):
         self.twins = [self.recurrent(), self.recurrent()]
         self.own = SimpleNamespace(adams={"a": Adam(self.twins[0], 1e-2), "b": Adam(self.twins[1], 1e-2)}, pair=(0, 1))
         self.weights = torch.tensor([[0.5, 2.0]])  # no row of a seed
-        self.step_of = self.rate
+        self.step_of, self.tally = self.rate, torch.zeros(len(seeds), env.n_agents).add_
+        self.smooth = functools.partial(torch.Tensor.lerp_, torch.ones(len(seeds), env.n_agents), weight=0.1)
 
     def rate(self, lr: float) -> float:
         return lr / (1 + 0.1 * self.n)
@@ -45,6 +47,8 @@ def update(agents: Agents, batch: Batch, cfg: iql.Config) -> dict[str, Tensor]:
     agents.q_rms.lr = agents.step_of(cfg.lr)
     agents.scale.lerp_(batch.rew.mean(-1), 0.1)
     agents.weights *= 0.99
+    agents.tally(len(batch.now))
+    agents.smooth(batch.rew.mean(-1))
     x = inputs(batch.obs, batch.last, agents.n_act)
     for k, adam in enumerate(agents.own.adams.values()):
         _, q, _, q_targ = unroll(x, batch.running, agents.twins[k], agents.q_targ)
@@ -119,6 +123,7 @@ def test_an_update_of_one_seed_changes_nothing_of_another():
     changed = {name for name, value in after[1].items() if value != before[1][name]}
     assert after[0] == before[0]
     assert changed >= {"n", "history", "seen", "scale", "weights", "q_rms.lr", "own.adams.b.step"}
+    assert changed >= {"tally.__self__", "smooth.0"}
     assert changed >= {"q.flat", "q_rms.square_avg", "twins.0.flat", "twins.1.flat", "own.adams.a.exp_avg"}
     assert not torch.equal(agents.scale[1], torch.ones(3)) and agents.seen[1] > 0  # the same memory
 
