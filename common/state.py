@@ -20,7 +20,7 @@ from common.errors import UsageError
 from common.nets import Net
 
 PLAIN = (bool, int, float, str, type(None), np.bool_, np.integer, np.floating)
-BOUND = (types.MethodType, types.BuiltinFunctionType)  # the latter also of no object, as torch.tanh
+METHOD = (types.MethodType, types.BuiltinFunctionType)  # the latter also without an object, as torch.tanh
 CONSTANT = (types.FunctionType, types.MethodDescriptorType, np.ufunc, type)
 CONSTANT += (torch.device, torch.dtype, np.dtype, torch.Size)
 OPAQUE = (torch.nn.Module, torch.optim.Optimizer)
@@ -52,14 +52,14 @@ def _walk(prefix: str, owner: Any, items: Mapping[Any, Any], seen: set[int]) -> 
                     f"agents.{name}: a {type(value).__name__} in a tuple beside tensors or objects cannot be saved in "
                     "a checkpoint, as it could not be put back; use a list"
                 )
-            if isinstance(owner, BOUND):
+            if isinstance(owner, METHOD):
                 raise UsageError(
-                    f"agents.{name}: a list that a method is bound to cannot be saved in a checkpoint, as another one "
-                    "would be put back; call the method on an attribute"
+                    f"agents.{name}: a {type(value).__name__} that a method is bound to cannot be saved in a "
+                    "checkpoint, as another one would be put back; call the method on an attribute"
                 )
             yield Leaf(name, value, owner, key)
             continue
-        if id(value) in seen or isinstance(value, CONSTANT) or _is_frozen(value):
+        if id(value) in seen or _is_constant(value):
             continue
         seen.add(id(value))
         inside = _inside(value)
@@ -81,14 +81,19 @@ def _is_plain(value: Any) -> bool:
     return all(map(_is_plain, value)) if listed else isinstance(value, PLAIN)
 
 
-def _is_frozen(value: Any) -> bool:
+def _is_constant(value: Any) -> bool:
+    """Settings and functions; not a method of an object that may be state, as rng.normal is."""
+    if isinstance(value, METHOD):
+        return isinstance(value.__self__, (*PLAIN, type, types.ModuleType))  # as ", ".join and torch.tanh
+    if isinstance(value, CONSTANT):
+        return True
     return dataclasses.is_dataclass(value) and type(value).__dataclass_params__.frozen  # pyright: ignore
 
 
 def _inside(value: Any) -> Mapping[Any, Any] | None:
     """The parts of a container, a callable or an object; None where they are not all of it."""
-    if isinstance(value, BOUND):
-        return {"__self__": value.__self__} if _is_bound(value) else {}
+    if isinstance(value, METHOD):
+        return {"__self__": value.__self__}
     if isinstance(value, functools.partial):  # plain values in it are constants
         held = {"func": value.func, **dict(enumerate(value.args)), **value.keywords}
         return {key: each for key, each in held.items() if not _is_plain(each)}
@@ -100,11 +105,6 @@ def _inside(value: Any) -> Mapping[Any, Any] | None:
     if isinstance(value, OPAQUE) or home in ("torch", "numpy", "builtins") or not hasattr(value, "__dict__"):
         return None
     return value.state() if hasattr(value, "state") else vars(value)
-
-
-def _is_bound(value: Any) -> bool:
-    """Whether it is a method of an object that may be state, as rng.normal is; torch.tanh and ", ".join are not."""
-    return isinstance(value, BOUND) and not isinstance(value.__self__, (*PLAIN, type, types.ModuleType))
 
 
 def tensors(root: Any, skip: tuple[Any, ...] = ()) -> dict[str, Tensor]:
@@ -177,6 +177,8 @@ def part(value: Any, row: int, seeds: int, made: dict[int, Any]) -> Any:
     """
     if id(value) in made:
         return made[id(value)]
+    if _is_constant(value):
+        return value
     if isinstance(value, Net):
         new = value.like(part(value.flat, row, seeds, made))
         new.name = value.name
@@ -185,17 +187,17 @@ def part(value: Any, row: int, seeds: int, made: dict[int, Any]) -> Any:
         new.requires_grad_(value.requires_grad)
     elif isinstance(value, np.ndarray):
         new = value[row : row + 1] if by_seed(value, seeds) else value.copy()
-    elif _is_bound(value):
+    elif isinstance(value, METHOD):
         owner = part(value.__self__, row, seeds, made)
         function = getattr(value, "__func__", None)  # a built-in method has none
         new = types.MethodType(function, owner) if function is not None else getattr(owner, value.__name__)
     elif isinstance(value, functools.partial):
         args, keywords = part(value.args, row, seeds, made), part(value.keywords, row, seeds, made)
         new = functools.partial(part(value.func, row, seeds, made), *args, **keywords)
-    elif isinstance(value, tuple) and not isinstance(value, torch.Size):
+    elif isinstance(value, tuple):
         parts = [part(each, row, seeds, made) for each in value]
         new = type(value)(parts) if type(value) is tuple else type(value)(*parts)
-    elif isinstance(value, CONSTANT) or _is_frozen(value) or _inside(value) is None:
+    elif _inside(value) is None:
         return value
     else:
         new = made[id(value)] = copy.copy(value)  # known before its inside, which may lead back to it

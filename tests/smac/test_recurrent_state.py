@@ -33,6 +33,8 @@ class Agents(iql.Agents):
         self.twins = [self.recurrent(), self.recurrent()]
         self.own = SimpleNamespace(adams={"a": Adam(self.twins[0], 1e-2), "b": Adam(self.twins[1], 1e-2)}, pair=(0, 1))
         self.weights = torch.tensor([[0.5, 2.0]])  # no row of a seed
+        self.squash, self.join, self.made = torch.tanh, ", ".join, dict.fromkeys  # no object's
+        self.kind = iql.Config
         self.step_of, self.tally = self.rate, torch.zeros(len(seeds), env.n_agents).add_
         self.smooth = functools.partial(torch.Tensor.lerp_, torch.ones(len(seeds), env.n_agents), weight=0.1)
 
