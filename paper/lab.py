@@ -39,7 +39,7 @@ LAB = (
     Part(1, ("2-4HalfCheetah",), ("ippo",), 3, 20),
     Part(1, ("StochasticDifferentialGame-3",), (I2Q, IDDPG, D3G), 6, 55),
     Part(1, ("StochasticDifferentialGame-3",), (MBPO,), 4, 55),
-    Part(1, MANY, (f"{I2Q} --obs full", f"{IDDPG} --obs full"), 4, 10),
+    Part(1, MANY, (f"{I2Q} --obs full", f"{IDDPG} --obs full"), 5, 10),
     Part(1, (GAME,), (f"{I2Q} --lam 3", f"{I2Q} --lam 4", f"{I2Q} --lam 10"), 3, 55),
     Part(1, (CHEETAH,), tuple(REFERENCES.values()), 4, 20),
     Part(1, (GAME,), tuple(REFERENCES.values()), 4, 55),
