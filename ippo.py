@@ -17,6 +17,8 @@ Departures from Spinning Up:
 - Early stopping is each agent's own. Spinning Up's stops the one network that there is; here an agent that has drifted
   too far stands still, its Adam too, while the others go on.
 - Advantages are divided by their std plus ADV_EPS: a rollout without any reward may have none.
+- Lengths of runs, episodes and tests are the task's (envs.schedule). In a run of fewer than 4,000 steps a rollout is an
+  epoch long.
 - Diagnostics are taken after the update, Spinning Up's losses before it: LossPi would then be 0 by construction.
   Entropy is a sum over action dims, not a mean; StopIter is the number of steps made, Spinning Up's ends at 79 of 80.
 - Test episodes follow the mean, from their own seeds, and leave training untouched.

@@ -11,7 +11,7 @@ Some optimism is left: in rules 1 and 2 a sampled s' that is worth more than the
 Paper: Jiang & Lu 2022, "I2Q: A Fully Decentralized Q-Learning Algorithm", NeurIPS. We had its appendix and the released
 code only: equation numbers are the paper's, but (13)-(15) are our reconstruction.
 
-Departures from the released code: those of i2q_ddpg.py.
+Departures from the released code: those of i2q_ddpg.py, but for the floor of mean|Qss|, which lambda 0 does not need.
 
 mpirun -np 5 python mbpo_baseline.py --env 2x3HalfCheetah trains five seeds side by side. Ranks are independent runs:
 unlike Spinning Up's MPI, which averages the gradients of one run, nothing is shared between them.
