@@ -8,8 +8,11 @@ import torch
 from helpers.toys import Toy, make_agents, make_batch, nets_of, parameters, same_bits, train
 from safetensors.numpy import load_file
 
+import d3g
 import i2q_ddpg
+import i2q_expectile
 import iddpg
+import mbpo_baseline
 from common.nets import MLP, Adam
 from common.replay import Replay
 from common.seeding import Streams
@@ -22,6 +25,7 @@ every_case = pytest.mark.parametrize(
     "module, flags", CASES, ids=["-".join([module.__name__, *map(str, flags.values())]) for module, flags in CASES]
 )
 both = pytest.mark.parametrize("module", [iddpg, i2q_ddpg])
+FORMS = ("b7", "released")
 
 
 # Who learns from whom
@@ -227,6 +231,17 @@ def test_an_update_draws_nothing_and_waits_for_no_number(module, flags, monkeypa
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize(
+    "module, flags",
+    [(iddpg, {}), (i2q_ddpg, {}), (mbpo_baseline, {}), (d3g, {}), *((i2q_expectile, {"form": f}) for f in FORMS)],
+)
+def test_pi_lr_is_of_what_acts_alone_and_q_lr_of_all_else(module, flags):
+    agents, cfg = make_agents(module, Toy(seeds=[3, 4]), pi_lr=1e-3, q_lr=2e-3, **flags)
+    steps = {name: part.lr for name, part in vars(agents).items() if isinstance(part, Adam)}
+    assert len(steps) >= 2
+    assert steps == {name: cfg.pi_lr if name in ("pi_adam", "tau_adam") else cfg.q_lr for name in steps}
+
+
 # Exploration
 
 WIDE = mask([40, 25])
@@ -306,6 +321,23 @@ def stored(run) -> tuple[np.ndarray, ...]:
     replay = run.parts["replay"]
     obs, act, next_obs, rew, terminated = replay.rows[:, :, : replay.count].split(replay.splits, -1)
     return obs.numpy(), act.numpy(), next_obs.numpy(), rew[..., 0].numpy(), terminated[..., 0].numpy()
+
+
+@pytest.mark.parametrize("module", [iddpg, i2q_ddpg, d3g])  # the others' loops are the same, word for word
+@pytest.mark.parametrize("batches", ["shared", "apart"])
+def test_agents_learn_from_the_same_moments_where_batches_are_shared_and_there_alone(
+    module, batches, tmp_path, monkeypatch
+):
+    seen, update = [], module.update
+
+    def look_and_update(agents, batch, cfg, *more):
+        seen.append(batch.rew.clone())
+        return update(agents, batch, cfg, *more)
+
+    monkeypatch.setattr(module, "update", look_and_update)
+    train(module, tmp_path, [5], "DifferentialGame-2", **TINY, batches=batches, record="off")
+    assert len(seen) == 36  # nine blocks of four
+    assert all(torch.equal(rew[:, 0], rew[:, 1]) for rew in seen) == (batches == "shared")
 
 
 @both

@@ -141,6 +141,22 @@ def test_the_logged_loss_of_tau_is_the_mean_of_those_it_descended():
     assert list(log.row(0))[-5:] == ["LossPi", "LossQ", "LossInverse", "LossF", "QVals"]
 
 
+def test_diagnostics_are_those_of_each_network():
+    agents, cfg, batch, oracle = set_up(q_lr=0.0, pi_lr=0.0)  # nothing moves
+    nets = checks.snapshot(agents)
+    expected = {
+        "LossPi": oracle.tau_loss(nets),
+        "LossQ": oracle.critic_loss(nets, "q1") + oracle.critic_loss(nets, "q2"),
+        "LossInverse": oracle.inverse_loss(nets),
+        "LossF": oracle.f_loss(nets),
+        "QVals": run_net(nets["q1"], oracle.obs, oracle.next_obs)[..., 0],
+    }
+    shown = d3g.update(agents, batch, cfg)
+    assert shown.keys() == expected.keys()
+    for name, values in expected.items():
+        assert_equal(shown[name], values.mean(-1))
+
+
 def test_authors_settings_are_those_of_the_released_code_and_kept_in_the_configuration():
     cfg = d3g.Config(authors_settings=True)
     assert (cfg.pi_lr, cfg.q_lr, cfg.batch_size) == (3e-4, 3e-4, 256)

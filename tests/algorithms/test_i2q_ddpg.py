@@ -226,3 +226,38 @@ def test_three_updates_equal_those_of_a_naive_learner_for_each_agent(rule, forwa
 
 def test_three_updates_in_single_precision_are_as_near_as_that_allows():
     compare_updates("1", "residual", torch.float32, atol=5e-6, B=100, hid=64)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_diagnostics_are_those_of_each_network(rule):
+    agents, cfg = make_agents(i2q_ddpg, ENV, torch.float64, rule=rule, lam=LAM, q_lr=0.0, pi_lr=0.0)  # nothing moves
+    batch = make_batch(ENV, dtype=torch.float64)
+    with torch.no_grad():
+        q, pursued = (i2q_ddpg.value(agents.q, batch.obs, act) for act in (batch.act, agents.pi(batch.obs)))
+        qss = i2q_ddpg.value(agents.qss, batch.obs, batch.next_obs)
+        expected = {
+            "LossPi": -pursued,
+            "LossQ": (q - i2q_ddpg.q_target(agents, batch, cfg)).square(),
+            "LossQss": (qss - i2q_ddpg.qss_target(agents, batch, cfg)).square(),
+            "LossF": i2q_ddpg.f_loss(agents, batch, LAM),
+            "QVals": q,
+        }
+    shown = i2q_ddpg.update(agents, batch, cfg)
+    assert shown.keys() == expected.keys()
+    for name, values in expected.items():
+        assert_equal(shown[name].detach(), values.mean(-1))
+
+
+@pytest.mark.parametrize(
+    "env, obs, settings",
+    [
+        ("DifferentialGame-3", "own", ("2", 1.0, "bounded")),
+        ("2x3HalfCheetah", "own", ("1", 0.01, "residual")),
+        ("2x3HalfCheetah", "farama", ("1", 0.01, "residual")),
+        ("2x3HalfCheetah", "full", ("released", 0.01, "residual")),
+        ("package.module:factory", "own", ("1", 0.01, "residual")),
+    ],
+)
+def test_rule_lambda_and_model_are_the_papers_by_task_and_ours_for_whole_robots(env, obs, settings):
+    chosen = i2q_ddpg.defaults(env, obs)
+    assert (chosen["rule"], chosen["lam"], chosen["forward"]) == settings

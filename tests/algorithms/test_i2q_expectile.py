@@ -73,8 +73,8 @@ class Oracle:
         return {**out, "pi": lambda nets: self.pi_loss(nets).mean(-1)}
 
 
-def set_up(form):
-    flags = {"form": form, "gamma": GAMMA, "tau_expectile": TAU, "polyak": POLYAK, "hid": 5}
+def set_up(form, **more):
+    flags = {"form": form, "gamma": GAMMA, "tau_expectile": TAU, "polyak": POLYAK, "hid": 5, **more}
     agents, cfg = make_agents(i2q_expectile, ENV, torch.float64, **flags)
     batch = make_batch(ENV, dtype=torch.float64)
     return agents, cfg, batch, Oracle(batch, form)
@@ -158,6 +158,19 @@ def test_an_update_descends_each_loss_in_order_and_moves_the_targets_last(form):
     checks.assert_tracks(before, agents, targets, POLYAK)
 
 
+@every_form
+def test_diagnostics_are_those_of_each_network(form):
+    agents, cfg, batch, oracle = set_up(form, q_lr=0.0, pi_lr=0.0)  # nothing moves
+    nets = checks.snapshot(agents)
+    names = {"qss": "LossQss", "v": "LossV", "q": "LossQ", "q2": "LossQ2", "pi": "LossPi"}
+    expected = {names[net]: loss(nets) for net, loss in oracle.losses(nets).items()}
+    expected["QVals"] = run_net(nets["q"], oracle.obs, oracle.act)[..., 0].mean(-1)
+    shown = i2q_expectile.update(agents, batch, cfg)
+    assert shown.keys() == expected.keys()
+    for name, values in expected.items():
+        assert_equal(shown[name], values)
+
+
 @pytest.mark.parametrize("tau", [-0.1, 1.5])
 def test_an_expectile_outside_of_0_1_is_refused(tau):
     with pytest.raises(ValueError, match="tau_expectile"):
@@ -198,3 +211,4 @@ def test_a_negative_reward_is_learned_in_the_released_form_only(form, learns):
 def test_each_family_of_tasks_has_the_form_that_can_learn_it():
     assert i2q_expectile.defaults("DifferentialGame-2", "own")["form"] == "b7"
     assert i2q_expectile.defaults("2x3HalfCheetah", "own")["form"] == "released"
+    assert i2q_expectile.Config().tau_expectile == 0.6  # the middle one of those that the authors ran

@@ -60,11 +60,14 @@ def test_three_updates_in_single_precision_are_as_near_as_that_allows():
 
 
 def test_diagnostics_are_those_of_each_network():
-    agents, cfg = make_agents(iddpg, ENV, torch.float64)
+    agents, cfg = make_agents(iddpg, ENV, torch.float64, q_lr=0.0)  # with Q held still, LossPi is of Q as it was
     batch = make_batch(ENV, dtype=torch.float64)
     q = iddpg.value(agents.q, batch.obs, batch.act).detach()
+    pursued = iddpg.value(agents.q, batch.obs, agents.pi(batch.obs)).detach()
     y = iddpg.td_target(agents, batch, batch.next_obs, cfg.gamma).detach()
     shown = {name: loss.detach() for name, loss in iddpg.update(agents, batch, cfg).items()}
+    assert shown.keys() == {"LossPi", "LossQ", "QVals"}
     for s, i in np.ndindex(2, 3):
         assert float(shown["QVals"][s, i]) == pytest.approx(float(q[s, i].mean()))
         assert float(shown["LossQ"][s, i]) == pytest.approx(float((q[s, i] - y[s, i]).square().mean()))
+        assert float(shown["LossPi"][s, i]) == pytest.approx(-float(pursued[s, i].mean()))

@@ -300,6 +300,39 @@ def test_a_stopped_agent_neither_moves_nor_counts_whatever_its_gradient_and_the_
     torch.testing.assert_close(adam.decays[0][0], torch.tensor([0.9**2, 0.9**6, 0.9**3], dtype=torch.float64))
 
 
+def test_policy_and_value_step_by_their_own_flags():
+    """Adam's first step is as long as the step size, whatever the gradient."""
+    agents, cfg = make_agents(pi_lr=1e-3, vf_lr=2e-3, train_pi_iters=1, train_v_iters=1)
+    learned = agents.pi.flat, agents.log_std, agents.v.flat
+    before = [part.detach().clone() for part in learned]
+    ippo.update(agents, make_steps(), cfg)
+    moved = [float((part.detach() - old).abs().max()) for part, old in zip(learned, before)]
+    assert moved == pytest.approx([1e-3, 1e-3, 2e-3], rel=0.01)
+
+
+def test_diagnostics_are_of_the_networks_after_the_update():
+    agents, cfg = make_agents(torch.float64, pi_lr=1e-2, target_kl=0.5, clip_ratio=0.1)
+    steps = make_steps(dtype=torch.float64)
+    with torch.no_grad():
+        adv, returns = (part.numpy() for part in ippo.advantages(agents, steps, GAMMA, LAM))
+        old = ippo.log_prob(agents, steps.obs, steps.act).numpy()
+    shown = {name: value.detach().numpy() for name, value in ippo.update(agents, steps, cfg).items()}
+    with torch.no_grad():
+        ratio = np.exp(ippo.log_prob(agents, steps.obs, steps.act).numpy() - old)
+        v = ippo.value(agents.v, steps.obs).numpy()
+    adv = (adv - adv.mean(-1, keepdims=True)) / adv.std(-1, keepdims=True)
+    expected = {
+        "LossPi": -np.minimum(ratio * adv, np.clip(ratio, 0.9, 1.1) * adv).mean(-1),
+        "LossV": ((v - returns) ** 2).mean(-1),
+        "VVals": v.mean(-1),
+        "KL": -np.log(ratio).mean(-1),
+        "ClipFrac": ((ratio < 0.9) | (ratio > 1.1)).mean(-1),
+    }
+    assert (expected["ClipFrac"] > 0).all() and (expected["ClipFrac"] < 1).all()
+    for name, values in expected.items():
+        np.testing.assert_allclose(shown[name], values, rtol=1e-5, err_msg=name)
+
+
 def test_advantages_are_normalised_for_each_agent_and_seed_alone():
     updated = []
     for scale in (1.0, 1000.0):
@@ -375,6 +408,18 @@ def test_a_rollout_gives_back_its_steps_in_order_and_starts_over_when_full():
     assert steps.rew[:, 2].tolist() == [[3, 4, 5], [-3, -4, -5]]
     assert steps.terminated[:, 2].tolist() == [[0, 1, 0], [0, 0, 0]]
     assert steps.ended[:, 2].tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_a_cut_ends_the_episode_of_the_last_step_of_its_seed_and_lets_it_bootstrap():
+    rollout = ippo.Rollout(S, N, 4, 3, size=3)
+    step, nothing = (np.zeros((S, N, 4)), np.zeros((S, N, 3)), np.zeros((S, N, 4))), np.zeros(S, bool)
+    for t in range(6):
+        rollout.store(*step, np.zeros(S), nothing, nothing)
+        if t == 4:  # the second one of this rollout
+            rollout.cut(1, np.array(True))
+    steps = rollout.steps("cpu")
+    assert steps.ended.tolist() == [[[0, 0, 0]] * N, [[0, 1, 0]] * N]
+    assert not steps.terminated.any()
 
 
 # whole runs
@@ -493,6 +538,18 @@ def test_a_flag_out_of_range_ends_in_one_line_that_names_it(flags, tmp_path, cap
     assert train(tmp_path, **flags) == 2
     err = capsys.readouterr().err
     assert " ".join(f"--{name} {value}" for name, value in flags.items()) in err and err.count("\n") == 1
+
+
+def test_settings_are_spinning_ups_ppos():
+    cfg = ippo.Config()
+    assert (cfg.hid, cfg.l, cfg.gamma, cfg.lam, cfg.clip_ratio) == (64, 2, 0.99, 0.97, 0.2)
+    assert (cfg.pi_lr, cfg.vf_lr, cfg.train_pi_iters, cfg.train_v_iters, cfg.target_kl) == (3e-4, 1e-3, 80, 80, 0.01)
+    assert float(np.exp(ippo.LOG_STD)) == pytest.approx(0.61, abs=0.01)
+
+
+@pytest.mark.parametrize(("epochs", "rollout"), [(3, 1000), (4, 4000), (50, 4000)])
+def test_a_rollout_has_4000_steps_or_an_epoch_where_the_run_is_shorter(epochs, rollout):
+    assert ippo.Config(epochs=epochs, steps_per_epoch=1000).rollout == rollout
 
 
 def test_a_tasks_schedule_sets_lengths_and_tests_and_nothing_of_ppos_own():

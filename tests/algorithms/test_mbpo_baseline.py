@@ -59,6 +59,12 @@ def test_its_settings_are_those_of_i2q_without_lambda(env):
     assert mbpo_baseline.SETTINGS[env] == settings
 
 
+@pytest.mark.parametrize("obs", ["own", "farama", "full"])
+@pytest.mark.parametrize("env", ["DifferentialGame-3", "2x3HalfCheetah"])
+def test_its_defaults_are_those_of_i2q_without_lambda(env, obs):
+    assert mbpo_baseline.defaults(env, obs) == {k: v for k, v in i2q_ddpg.defaults(env, obs).items() if k != "lam"}
+
+
 @pytest.mark.parametrize("env", ["DifferentialGame-2", "2x3HalfCheetah"])
 def test_it_trains(env, data_dir):
     checks.assert_trains(mbpo_baseline, data_dir, LOSSES, env=env)

@@ -77,6 +77,33 @@ def test_an_episode_ends_with_its_fall_and_costs_no_step_after_it():
     assert returns[0, 2] == total
 
 
+class Paying:
+    """Row k is over after k + 1 steps, but goes on to tell of a reward of 1 a step, which means nothing then."""
+
+    act_mask = np.ones((1, 1), bool)
+
+    def __init__(self, rows: int) -> None:
+        self.seeds = (0,) * rows
+
+    def reseed(self, seeds: Any) -> None:
+        self.seeds = tuple(seeds)
+
+    def reset(self) -> np.ndarray:
+        self.t = 0
+        return np.zeros((len(self.seeds), 1, 1), np.float32)
+
+    def step(self, act: np.ndarray, where: np.ndarray) -> Any:
+        self.t += 1
+        rows = len(self.seeds)
+        over = self.t >= np.arange(1, rows + 1)
+        return np.zeros((rows, 1, 1), np.float32), np.ones(rows), over, np.zeros(rows, bool)
+
+
+def test_what_a_row_tells_after_its_end_is_no_part_of_its_return():
+    returns, lengths, _ = evaluate(Paying(4), lambda obs: torch.zeros(*obs.shape[:3], 1), (1, 2), 10, "cpu")
+    assert returns.tolist() == lengths.tolist() == [[1, 2], [3, 4]]
+
+
 class Short(ParallelEnv):
     """Over after one to five steps, as its seed has it; pays 1 a step; takes no step after its end."""
 

@@ -51,6 +51,14 @@ def test_each_agent_draws_by_itself():
     assert not torch.equal(times[0, 0], times[0, 1])
 
 
+def test_agents_that_share_moments_draw_the_same_each_from_its_own_and_seeds_differ():
+    for batch in filled(50).sample(100, 2, shared=True):
+        for i in range(1, N):
+            assert torch.equal(batch.rew[:, 0], batch.rew[:, i])
+            assert not torch.equal(batch.obs[:, 0], batch.obs[:, i])
+        assert not torch.equal(batch.rew[0].round(), batch.rew[1].round())
+
+
 def test_every_tensor_of_a_batch_is_contiguous():
     assert all(part.is_contiguous() for batch in filled(50).sample(100, 2) for part in batch)
 

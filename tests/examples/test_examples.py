@@ -5,8 +5,16 @@ import copy
 import numpy as np
 import pytest
 import torch
-from helpers.checks import assert_resumes_exactly, assert_trains
-from helpers.toys import Toy, in_float64, make_agents, make_batch, nets_of, parameters, same_bits
+from helpers.checks import (
+    TINY,
+    assert_descends_in_order,
+    assert_resumes_exactly,
+    assert_tracks,
+    assert_trains,
+    run_net,
+    snapshot,
+)
+from helpers.toys import Toy, in_float64, make_agents, make_batch, nets_of, parameters, same_bits, train
 from torch import nn
 
 from common.seeding import Streams
@@ -96,6 +104,23 @@ def test_an_agent_of_independent_td3_never_learns_from_another():
         assert set(same.values()) == {(s, i) != (0, 1)}, f"seed {s}, agent {i}: {same}"
 
 
+def test_a_run_of_td3_moves_the_policy_at_every_second_update_and_draws_noise_from_its_own_stream(
+    tmp_path, monkeypatch
+):
+    seen, update = [], itd3.update
+
+    def look_and_update(agents, batch, cfg, noise, move_pi):
+        seen.append((noise, move_pi))
+        return update(agents, batch, cfg, noise, move_pi)
+
+    monkeypatch.setattr(itd3, "update", look_and_update)
+    train(itd3, tmp_path, [5], "DifferentialGame-2", **TINY, epochs=1)  # five blocks of three updates
+    assert [move_pi for _, move_pi in seen] == [False, True] * 7 + [False]
+    stream = Streams([5], "update")
+    for noise, _ in seen:
+        np.testing.assert_array_equal(noise, stream.normal(2, TINY["batch_size"], 1))
+
+
 def pi_gradients(agents, batch) -> torch.Tensor:
     (grad,) = torch.autograd.grad(maddpg.pi_loss(agents, batch).mean(-1).sum(), agents.pi.flat)
     return grad
@@ -125,6 +150,37 @@ def test_the_value_of_maddpg_regresses_to_the_target_policies_next_joint_action(
         acts = [torch.tanh(separate(agents.pi_targ, s, j)(batch.next_obs[s, j])) * agents.act_mask[j] for j in range(3)]
         next_q = separate(agents.q_targ, s, 0)(torch.cat([*batch.next_obs[s], *acts], -1))[:, 0]
         torch.testing.assert_close(y[s, 0], batch.rew[s, 0] + 0.9 * (1 - batch.terminated[s, 0]) * next_q)
+
+
+def test_an_update_of_maddpg_descends_the_value_then_the_policies_and_moves_the_targets_last():
+    env = Toy(seeds=[3, 4])
+    agents, cfg = make_agents(maddpg, env, torch.float64, gamma=0.9, polyak=0.9, hid=5)
+    batch = make_batch(env, B, 0, torch.float64)
+    obs, act, next_obs, rew, terminated = (part.numpy() for part in batch)
+
+    def joint(x):
+        return np.concatenate([x[:, i] for i in range(3)], -1)[:, None]
+
+    def pi(net, x):
+        return np.tanh(run_net(net, x)) * env.act_mask[:, None]
+
+    def q_loss(nets):
+        further = run_net(nets["q_targ"], joint(next_obs), joint(pi(nets["pi_targ"], next_obs)))[:, 0, :, 0]
+        y = rew[:, 0] + np.where(terminated[:, 0] == 1, 0, 0.9 * further)
+        return ((run_net(nets["q"], joint(obs), joint(act))[:, 0, :, 0] - y) ** 2).mean(-1)[:, None]
+
+    def pi_loss(nets):
+        losses = []
+        for i in range(3):
+            acts = act.copy()
+            acts[:, i] = pi(nets["pi"], obs)[:, i]
+            losses.append(-run_net(nets["q"], joint(obs), joint(acts))[:, 0, :, 0].mean(-1))
+        return np.stack(losses, -1)
+
+    before = snapshot(agents)
+    maddpg.update(agents, batch, cfg)
+    assert_descends_in_order(before, agents, {"q": q_loss, "pi": pi_loss})
+    assert_tracks(before, agents, {"q_targ": "q", "pi_targ": "pi"}, 0.9)
 
 
 def test_in_maddpg_every_policy_learns_from_what_the_others_did_and_no_seed_from_another():

@@ -52,6 +52,10 @@ def test_meeting_is_terminal_and_the_limit_is_a_truncation():
     ends = [env.step({agent: np.zeros(2) for agent in env.possible_agents})[2:4] for _ in range(LIMIT)]
     assert [cut["blue"] for _, cut in ends] == [False] * (LIMIT - 1) + [True]
     assert not any(end["blue"] for end, _ in ends)
+    env.reset(seed=0)
+    env.x, env.t = np.array([[0.0, 0.0], [0.25, 0.0]]), LIMIT - 1
+    _, _, terminated, truncated, _ = env.step(towards)  # at the last moment
+    assert (terminated["red"], truncated["red"], env.agents) == (True, False, [])
 
 
 def test_a_picture_shows_both_points_where_they_are():
