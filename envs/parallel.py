@@ -127,7 +127,10 @@ class ParallelEnvs(VectorEnv):
         return [f"[{low:g}, {high:g}]" for low, high in zip(box.low.flat, box.high.flat)]
 
     def render(self, row: int = 0) -> np.ndarray:
-        picture = self.envs[row].render()
+        try:
+            picture = self.envs[row].render()
+        except NotImplementedError:  # what pettingzoo's own raises, where the task has none
+            raise Broken(f"cannot draw {self.name}: it has no render() of its own") from None
         if not isinstance(picture, np.ndarray):
             raise Broken(f"cannot draw {self.name}: its render() returns {type(picture).__name__}, not an array")
         return picture

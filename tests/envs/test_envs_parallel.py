@@ -11,7 +11,7 @@ from pettingzoo import ParallelEnv
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import envs
-from envs.errors import UsageError
+from envs.errors import Broken, UsageError
 from envs.pettingzoo import AsParallelEnv
 
 make: Any = envs.make  # Any, as tests look inside
@@ -287,6 +287,13 @@ def test_a_game_is_drawn_through_pettingzoo():
     env.reset(seed=0)
     picture = env.render()
     assert picture is not None and picture.shape == (480, 480, 3)
+
+
+def test_a_task_that_draws_nothing_says_so_in_one_line():
+    env = make(f"{HERE}:herd", [0])
+    env.reset()
+    with pytest.raises(Broken, match=f"^cannot draw {HERE}:herd: it has no render\\(\\) of its own$"):
+        env.render()
 
 
 def test_obs_full_is_for_robots_and_makes_no_longer_run_of_a_parallel_env():
