@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ def settings(run: Path) -> dict[str, Any]:
         raise UsageError(f"{run}: no {CONFIG}, so no run; {f'did you mean {runs[0]}?' if runs else form}")
     config = read_config(run)
     if {"n_envs", "rnn_hid"} <= config.keys():
-        raise UsageError(f"{run}: a run of a recurrent learner, played by python smac/watch.py {run}")
+        raise UsageError(f"{run}: a run of a recurrent learner, played by python smac/watch.py {shlex.quote(str(run))}")
     missing = [key for key in ("env", "obs", "legacy_actuators", "test_ep_len") if key not in config]
     if missing:
         raise UsageError(f"{run / CONFIG}: no {', '.join(missing)}, so not the configuration of a run of this project")

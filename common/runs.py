@@ -214,5 +214,5 @@ def _table(config: Any, seeds: Sequence[int]) -> str:
             f"std {values.std(ddof=1):.2f}   min {values[0]:.2f}   max {values[-1]:.2f}"
         )
     title = f"{config.exp_name}: mean return of the last test episodes"
-    curve = [f"curve: python plot.py {parent}"] if begun else []  # there is none before the first row
+    curve = [f"curve: python plot.py {shlex.quote(str(parent))}"] if begun else []  # there is none before the first row
     return "\n".join([title, f"{'seed':>8} {'steps':>10} {'return':>12}", *lines, *curve])

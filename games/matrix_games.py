@@ -28,6 +28,7 @@ python -m games.matrix_games trains every learner on seed .. seed + num_runs - 1
 Seeds that are finished are not trained again, so an interrupted command is given once more.
 """
 
+import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -295,7 +296,8 @@ def table(cfg: Config) -> str:
             f"{learner:<8} {len(score):>5} {score.mean():>8.4f}  ({mean.min():>10.4f} {mean.max():>8.4f}) "
             f"{np.median(score):>8.4f} {score.min():>8.4f} {optimal(score).mean():>8.1%}"
         )
-    return "\n".join([*lines, f"curves: python plot.py {Path(cfg.data_dir) / cfg.exp_name} -y Performance Optimal"])
+    folder = shlex.quote(str(Path(cfg.data_dir) / cfg.exp_name))
+    return "\n".join([*lines, f"curves: python plot.py {folder} -y Performance Optimal"])
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ Departures:
 """
 
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -364,7 +365,7 @@ def report(cfg: Config) -> str:
         values = np.median([np.loadtxt(folder / "values.txt", skiprows=1)[:, 1:] for folder in folders], 0)
         rows = ["".join("       -" if np.isnan(x) else f"{x:8.2f}" for x in row) for row in values]
         tables.append(f"{name:<12}" + "  |".join(rows))
-    curves = f"curves: python plot.py {Path(cfg.data_dir) / cfg.exp_name} --est median --band iqr"
+    curves = f"curves: python plot.py {shlex.quote(str(Path(cfg.data_dir) / cfg.exp_name))} --est median --band iqr"
     return "\n".join([*lines, *tables, curves])
 
 

@@ -21,6 +21,7 @@ results/.
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -59,7 +60,7 @@ def table(states: Sequence[State], args: argparse.Namespace, workers: int) -> st
     lines.append(
         f"{len(states)} rows: {done} done, {running} running, {len(states) - done - running} left; about "
         f"{clock(remaining(states, workers))} with {workers} at a time{rough}. Runs: {args.data_dir}; "
-        f"figures: python plot.py results {args.data_dir} --all-figures"
+        f"figures: python plot.py results {shlex.quote(str(args.data_dir))} --all-figures"
     )
     return "\n".join(lines)
 

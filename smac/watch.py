@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import importlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def load(run: Path, seed: int, copies: int = 1) -> tuple[envs.MaskedEnv, Any, in
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UsageError(
             f"{run}: no run of a recurrent learner ({error}); its folder is data/NAME/NAME_s0. Runs of the continuous "
-            f"learners are played by python watch.py {run}"
+            f"learners are played by python watch.py {shlex.quote(str(run))}"
         ) from None
     env = envs.make(cfg.env, [seed], copies, cfg.test_ep_len)
     agents, checkpoints = module.Agents(env, cfg, (cfg.seed,)), Checkpoints(run / "checkpoint")

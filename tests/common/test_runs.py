@@ -960,6 +960,11 @@ def test_the_last_lines_give_each_seed_and_mean_iqm_and_spread(start, tmp_path):
     assert hint == f"curve: python plot.py {tmp_path}/data/x"
 
 
+def test_the_command_that_is_offered_is_quoted_for_a_folder_with_a_space(start, tmp_path):
+    _, out, _ = start(**{**GAME, "epochs": 1}, data_dir=tmp_path / "my data")
+    assert out.splitlines()[-1] == f"curve: python plot.py '{tmp_path}/my data/x'"
+
+
 def test_tensorboard_gets_the_rows_and_keeps_them_over_a_resume(start, at_step, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

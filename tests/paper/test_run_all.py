@@ -111,6 +111,11 @@ def test_the_list_is_aligned_however_many_figures_share_a_row(tmp_path, capsys):
         assert all(found)
 
 
+def test_the_list_s_command_is_quoted_for_a_folder_with_a_space(main, tmp_path, capsys):
+    assert main("--list", "--data_dir", str(tmp_path / "my data")) == 0
+    assert f"figures: python plot.py results '{tmp_path}/my data' --all-figures" in capsys.readouterr().out
+
+
 def test_a_program_that_was_never_measured_has_a_cost(tmp_path):
     assert cost(Row("mine", "mine", GAME, ["--epochs", "1"], 1, ["6"])) > 0
 
