@@ -139,6 +139,8 @@ def complete(logdir: str) -> list[Path]:
     beside = sorted((p for p in path.parent.iterdir() if p.is_dir()), key=_natural)
     if found := [p for p in beside if p.name.startswith(path.name)]:
         return found
+    if path.is_file():
+        raise UsageError(f"LOGDIR {logdir!r} is a file; name the folder of a run, with {CONFIG} and {PROGRESS}")
     raise UsageError(f"LOGDIR {logdir!r} is neither a folder nor a prefix of one; there are: {_some(beside)}")
 
 

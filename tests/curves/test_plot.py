@@ -91,7 +91,7 @@ MISTAKES = {
     "no LOGDIR": ([], "LOGDIR"),
     "no such folder": (["{}/nowhere/x"], "no folder '{}/nowhere'"),
     "no such prefix": (["{}/zz"], "there are: {}/a, {}/empty"),
-    "a file": (["{}/a/a_s0/config.json"], "config.json' is neither a folder"),
+    "a file": (["{}/a/a_s0/config.json"], "config.json' is a file; name the folder"),
     "no runs": (["{}/empty"], "a run is a folder with config.json and a progress.txt with rows"),
     "nothing selected": (["{}", "--select", "zz"], "--select 'zz' leaves no run of {}/a/a_s0"),
     "all excluded": (["{}", "--exclude", "_s0"], "--exclude '_s0' leaves no run"),
