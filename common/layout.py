@@ -102,7 +102,7 @@ def read_progress(run: Path, note: Callable[[str], None] = _to_stderr) -> dict[s
 def read_table(path: Path, note: Callable[[str], None] = _to_stderr) -> dict[str, np.ndarray]:
     """The columns of a table; a cell that is no number is NaN. Raises UsageError where there is no row.
 
-    Cells end with tabs, or with commas where the header has no tab.
+    Cells end with tabs, or with commas where the header has no tab; spaces and quotes around a cell are no part of it.
 
     A last line without its newline is still being written and does not count: its last number may be half a number.
     A line with more or fewer cells than the header is left out, and noted.
@@ -114,7 +114,8 @@ def read_table(path: Path, note: Callable[[str], None] = _to_stderr) -> dict[str
     if rest.strip():
         note(f"{path}: the last line has no end yet and is left out")
     between = "," if lines and "," in lines[0] and "\t" not in lines[0] else "\t"
-    header, rows, damaged = lines[0].split(between) if lines else [], [], []
+    header = [name.strip(' "') for name in lines[0].split(between)] if lines else []
+    rows, damaged = [], []
     for number, line in enumerate(lines[1:], 2):
         cells = line.split(between)
         if line.strip() and len(cells) == len(header):
@@ -131,7 +132,7 @@ def read_table(path: Path, note: Callable[[str], None] = _to_stderr) -> dict[str
 
 def _number(cell: str) -> float:
     try:
-        return float(cell)
+        return float(cell.strip(' "'))
     except ValueError:
         return float("nan")
 

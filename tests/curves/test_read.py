@@ -17,11 +17,17 @@ def test_a_last_line_that_is_being_written_does_not_count(tmp_path):
     assert notes == [f"{run / 'progress.txt'}: the last line has no end yet and is left out"]
 
 
-@pytest.mark.parametrize("change", ["commas", "crlf", "mark"])
+@pytest.mark.parametrize("change", ["commas", "spaces", "quotes", "crlf", "mark"])
 def test_tables_of_other_programs_are_read(tmp_path, change):
     run = write_run(tmp_path, "a", 0, [1, 2])
     text = (run / "progress.txt").read_text()
-    changed = {"commas": text.replace("\t", ","), "crlf": text.replace("\n", "\r\n"), "mark": "\ufeff" + text}
+    changed = {
+        "commas": text.replace("\t", ","),
+        "spaces": text.replace("\t", ", "),
+        "quotes": "".join('"' + line.replace("\t", '","') + '"\n' for line in text.splitlines()),
+        "crlf": text.replace("\n", "\r\n"),
+        "mark": "\ufeff" + text,
+    }
     (run / "progress.txt").write_bytes(changed[change].encode())
     columns = read_progress(run)
     assert (columns["AverageTestEpRet"].tolist(), columns["LossQ"].tolist()) == ([1, 2], [0.5, 0.25])
