@@ -28,6 +28,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from common.console import say
+from common.layout import reason
 from common.parser import Parser, number
 from common.ranks import LAUNCHERS
 from curves.table import aligned
@@ -72,6 +73,15 @@ def describe(group: Sequence[State]) -> str:
     if not any(state.left for state in group):
         return "done" if any(state.describe() == "done" for state in group) else "in results"
     return "running" if any(state.left and state.running() for state in group) else "left"
+
+
+def refused(folder: Path) -> str:
+    """Why nothing can be written to the folder, which is made; empty where something can."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return reason(error)
+    return "" if os.access(folder, os.W_OK | os.X_OK) else "no permission"
 
 
 def part(text: str) -> tuple[int, int]:
@@ -124,6 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rank == 0:
             which = "1 row of smax: tasks is" if len(bare) == 1 else f"{len(bare)} rows of smax: tasks are"
             say(f"run_all: {which} left out: pip install '.[smax]'", sys.stderr)
+    if any(state.left for state in states) and (why := refused(args.data_dir)):
+        parser.error(f"--data_dir {str(args.data_dir)!r}: cannot write there ({why}); give another --data_dir")
     return Pool(args, states, rank, workers).run()
 
 

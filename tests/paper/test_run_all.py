@@ -357,6 +357,15 @@ def test_a_mistake_ends_with_status_2(argv, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_a_data_dir_that_cannot_be_made_is_refused_before_any_row(main, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main("--data_dir", str(tmp_path / "file" / "data"))
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and "FAILED" not in out
+    assert err.startswith(f"run_all.sh: --data_dir '{tmp_path}/file/data': cannot write there (not a directory); give")
+
+
 def test_the_shell_script_trains_a_real_row(tmp_path):
     argv = ["--scale", "smoke", "--only", "two-optima_iql", "--data_dir", "runs"]
     (tmp_path / "paper.py").write_text("raise SystemExit('of the folder it is called from')")
