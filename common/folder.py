@@ -27,7 +27,7 @@ from common.layout import (
     short,
 )
 from common.limits import most_threads
-from common.provenance import commit, versions
+from common.provenance import commit, program, versions
 
 Held = TypeVar("Held", bound="Lock")
 PATIENCE = 0.2  # seconds for which a lock is tried: who only looks whether it is held has it for a moment
@@ -107,7 +107,8 @@ class Folder(Lock):
         # what the run began with: other threads or kernels take sums in another order
         self.threads, self.compile = 0, ""
         self.commits: list[str] = []  # at which it was trained so far
-        self.versions: dict[str, str] = {}  # of libraries, likewise, as "2.12.0, 2.13.0"
+        self.versions: dict[str, str] = {}  # of libraries and program, likewise, as "2.12.0, 2.13.0"
+        self.program = program()  # read now: the file may be edited while this trains
 
     def conflict(self) -> str:
         """Why this run cannot train in its folder, by the folder's name and by what lies there; empty where it can."""
@@ -153,7 +154,7 @@ class Folder(Lock):
         if commit() and commit() not in self.commits[-1:]:
             self.commits.append(commit())
         self.versions |= {name: f"{self.versions[name]}, {now}" for name, (_, now) in self.changed().items()}
-        self.versions = {**versions(), **self.versions}
+        self.versions = {**versions(), **self.program, **self.versions}
         began = {"threads": self.threads, "compile": self.compile, "versions": self.versions, "commits": self.commits}
         data = json.dumps({**self.config, **began}, indent=1) + "\n"
         write_atomic(self.path / CONFIG, data.encode())
@@ -161,8 +162,8 @@ class Folder(Lock):
             write_atomic(self.progress, progress.encode())
 
     def changed(self) -> dict[str, tuple[str, str]]:
-        """Libraries whose version in the sitting before was another one: that one, and the one now."""
-        now = versions()
+        """Libraries, or the program, whose version in the sitting before was another one: that one, and the one now."""
+        now = versions() | self.program
         last = {name: known.split(", ")[-1] for name, known in self.versions.items() if name in now}
         return {name: (version, now[name]) for name, version in last.items() if version != now[name]}
 

@@ -1,6 +1,8 @@
-"""What made a run, beside its settings: the versions of the libraries, and the commit of the checkout."""
+"""What made a run, beside its settings: versions of the libraries and of its program, and the checkout's commit."""
 
+import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import os
 import subprocess
@@ -14,6 +16,16 @@ VERSIONS = "torch", "numpy", "gymnasium", "mujoco", "jaxmarl", "jax"
 def versions() -> dict[str, str]:
     """Of VERSIONS, those that have been imported."""
     return {name: importlib.metadata.version(name) for name in VERSIONS if name in sys.modules}
+
+
+def program() -> dict[str, str]:
+    """The file that was started, by its name, as the first digits of what `git hash-object` says; empty without one."""
+    path = Path(sys.argv[0])
+    with contextlib.suppress(OSError):
+        text = path.read_bytes()
+        name = hashlib.sha1(b"blob %d\0%b" % (len(text), text), usedforsecurity=False).hexdigest()
+        return {path.name: name[:7]}
+    return {}
 
 
 @functools.cache

@@ -160,7 +160,9 @@ def _pending(config: Any, folders: dict[int, Folder]) -> list[tuple[int, list[in
         rows = folder.rows()
         epochs = max(0, rows.count("\n") - 1)
         if (steps and steps[-1] >= total) or (not steps and epochs >= config.epochs):
-            say(f"[s{seed}] finished already: {folder.path}; give a larger --epochs to extend it")
+            edited = "".join(f" with another {name}" for name in folder.program if name in folder.changed())
+            instead = " or, to train anew, another --exp_name" if edited else ""
+            say(f"[s{seed}] finished already{edited}: {folder.path}; give a larger --epochs to extend it{instead}")
         elif rows and not steps:
             raise Usage(
                 f"{folder.path}: its checkpoint is gone, so it cannot resume from epoch {epochs}; "

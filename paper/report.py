@@ -65,7 +65,8 @@ def _intro(drawn: dict[Figure, list[Panel]]) -> str:
     lines = [line for figure_panels in drawn.values() for panel in figure_panels for line in panel.lines]
     runs = {run.path: run for line in lines for run in line.runs}
     here, all_rows = {path.parent.name for path in runs}, rows("paper")
-    versions = sorted({f"{name} {v}" for run in runs.values() for name, v in run.config.get("versions", {}).items()})
+    made = {item for run in runs.values() for item in run.config.get("versions", {}).items()}
+    versions = sorted(f"{name} {version}" for name, version in made if not name.endswith(".py"))
     steps = sum(float(np.nanmax(run.columns["TotalEnvInteracts"])) for run in runs.values())
     text = (
         f"The figures of Jiang &amp; Lu, <i>I2Q: A Fully Decentralized Q-Learning Algorithm</i> (NeurIPS 2022), as our "

@@ -992,7 +992,7 @@ def test_config_json_holds_every_flag_and_what_made_it(start, tmp_path):
     assert set(i2q_ddpg.Config.__dataclass_fields__) <= set(config)
     assert (config["algorithm"], config["seed"], config["rule"], config["uniform_every"]) == ("i2q_ddpg", 3, "2", 4)
     imported = {name for name in ("torch", "numpy", "gymnasium", "mujoco", "jaxmarl", "jax") if name in sys.modules}
-    assert set(config["versions"]) == imported >= {"torch", "numpy"}
+    assert set(config["versions"]) == imported | {"i2q_ddpg.py"} and imported >= {"torch", "numpy"}
 
 
 def test_config_json_names_the_commit_of_every_sitting(start, at_step, tmp_path, monkeypatch):
@@ -1023,6 +1023,23 @@ def test_config_json_lists_the_versions_of_every_sitting_and_a_change_is_said(st
         assert ("[s0] WARNING: trained with torch 2.12.0 and now 2.13.0:" in err) == (torch == "2.13.0")
     versions, err = sitting("2.13.0", 0)
     assert versions == "2.12.0, 2.13.0" and "WARNING" not in err
+
+
+def test_a_program_that_was_edited_is_said_where_its_run_goes_on_or_is_finished(start, at_step, tmp_path, monkeypatch):
+    """It went on with another loss without a word."""
+    monkeypatch.chdir(tmp_path)
+    at_step(50, lambda: signal.raise_signal(signal.SIGTERM))
+    said = []
+    for text, status in (("", 143), ("1\n", 0), ("1\n", 0), ("", 0)):
+        (tmp_path / "i2q_ddpg.py").write_text(text)
+        ended, out, err = start(**GAME)
+        assert ended == status
+        said.append(([line for line in out.splitlines() if "finished already" in line], "WARNING" in err))
+    assert json.loads((folder(tmp_path) / "config.json").read_text())["versions"]["i2q_ddpg.py"] == "e69de29, d00491f"
+    where, more = f": {folder(tmp_path)}", "; give a larger --epochs to extend it"
+    same = f"[s0] finished already{where}{more}"
+    other = f"[s0] finished already with another i2q_ddpg.py{where}{more} or, to train anew, another --exp_name"
+    assert said == [([], False), ([], True), ([same], False), ([other], False)]
 
 
 def test_a_commit_is_dirty_where_a_tracked_file_was_changed_and_empty_without_git(tmp_path, monkeypatch):
