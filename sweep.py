@@ -75,14 +75,18 @@ def grid(args: argparse.Namespace, given: dict[str, list[str]]) -> list[Experime
     return list(found.values())
 
 
+def environment() -> dict[str, str]:
+    """Ours, in which algorithms in other folders, as examples/itd3.py, find the modules of this one."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+
+
 def check(script: Path, experiments: list[Experiment]) -> None:
     """Raise UsageError, before anything is trained, where the algorithm refuses the flags of an experiment."""
     commands = {experiment.name: experiment.command[1:] for experiment in experiments}
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "common.dry_run", str(script)]  # a program of its own, as it needs torch
     done = subprocess.run(
-        command, input=json.dumps(commands), env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE,
-        stdout=DEVNULL, text=True, check=False,
+        command, input=json.dumps(commands), env=environment(), stderr=subprocess.PIPE, stdout=DEVNULL, text=True,
+        check=False,
     )  # fmt: skip
     if done.returncode == 2:
         reason = done.stderr.strip().removesuffix("; --help explains the flags")  # which is said at the end anyway
@@ -107,7 +111,9 @@ class Pool:
                 say(f"start   {experiment.name}")
                 command = [sys.executable, *experiment.command]
                 # a session of its own: a terminal's Ctrl-C comes here alone, and is passed on once
-                child = subprocess.Popen(command, stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                child = subprocess.Popen(
+                    command, env=environment(), stdin=DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
                 self.children.add(child)
             status = child.wait()
             self.children.discard(child)

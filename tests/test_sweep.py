@@ -141,6 +141,14 @@ def test_an_algorithm_that_cannot_be_imported_tells_so_by_its_runs(data_dir, tmp
     assert "No module named 'no_such_library'" in capsys.readouterr().err
 
 
+def test_an_algorithm_in_a_subfolder_finds_the_modules_of_the_checkout(data_dir):
+    words = [*command(data_dir, "--env", "DifferentialGame-1")]
+    words[words.index("iddpg.py")] = "examples/itd3.py"
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert steps(data_dir / "itd3_DifferentialGame-1" / "itd3_DifferentialGame-1_s0") == ["60"]
+
+
 def test_a_failure_tells_where_to_look_and_leaves_the_others_alone(data_dir):
     bad, good = (data_dir / f"iddpg_DifferentialGame-1_gamma{gamma}" for gamma in ("0.95", "0.9"))
     bad.mkdir(parents=True)
