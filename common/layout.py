@@ -6,6 +6,7 @@
 trap.txt.
 """
 
+import csv
 import errno
 import json
 import os
@@ -102,7 +103,8 @@ def read_progress(run: Path, note: Callable[[str], None] = _to_stderr) -> dict[s
 def read_table(path: Path, note: Callable[[str], None] = _to_stderr) -> dict[str, np.ndarray]:
     """The columns of a table; a cell that is no number is NaN. Raises UsageError where there is no row.
 
-    Cells end with tabs, or with commas where the header has no tab; spaces and quotes around a cell are no part of it.
+    Cells end with tabs, or with commas where the header has no tab; spaces and quotes around a cell are no part of it,
+    and a comma between quotes is.
 
     A last line without its newline is still being written and does not count: its last number may be half a number.
     A line with more or fewer cells than the header is left out, and noted.
@@ -114,10 +116,10 @@ def read_table(path: Path, note: Callable[[str], None] = _to_stderr) -> dict[str
     if rest.strip():
         note(f"{path}: the last line has no end yet and is left out")
     between = "," if lines and "," in lines[0] and "\t" not in lines[0] else "\t"
-    header = [name.strip(' "') for name in lines[0].split(between)] if lines else []
+    header = _cells(lines[0], between) if lines else []
     rows, damaged = [], []
     for number, line in enumerate(lines[1:], 2):
-        cells = line.split(between)
+        cells = _cells(line, between)
         if line.strip() and len(cells) == len(header):
             rows.append([_number(cell) for cell in cells])
         elif line.strip():
@@ -130,9 +132,17 @@ def read_table(path: Path, note: Callable[[str], None] = _to_stderr) -> dict[str
     return dict(zip(header, np.array(rows).T))
 
 
+def _cells(line: str, between: str) -> list[str]:
+    """By line, so that a quote that is never closed takes no further one with it."""
+    try:
+        return [cell.strip() for row in csv.reader([line], delimiter=between, skipinitialspace=True) for cell in row]
+    except csv.Error:  # which a damaged line can be, as one of a million zeros
+        return [line]
+
+
 def _number(cell: str) -> float:
     try:
-        return float(cell.strip(' "'))
+        return float(cell)
     except ValueError:
         return float("nan")
 

@@ -3,7 +3,7 @@
 import pytest
 from helpers.runs import write_run
 
-from common.layout import read_progress
+from common.layout import read_progress, read_table
 from curves.lines import arrange, group
 from curves.read import load
 
@@ -15,6 +15,22 @@ def test_a_last_line_that_is_being_written_does_not_count(tmp_path):
     notes: list[str] = []
     assert read_progress(run, notes.append)["AverageTestEpRet"].tolist() == [1, 2]
     assert notes == [f"{run / 'progress.txt'}: the last line has no end yet and is left out"]
+
+
+def test_a_comma_between_quotes_ends_no_cell(tmp_path):
+    (tmp_path / "a.csv").write_text('step,"return, mean"\n1,"2"\n')
+    assert {name: list(column) for name, column in read_table(tmp_path / "a.csv").items()} == {
+        "step": [1.0],
+        "return, mean": [2.0],
+    }
+
+
+@pytest.mark.parametrize("damage", ["\0" * 1_000_000, "1\r2", '"1'])
+def test_a_damaged_line_is_left_out_and_noted(tmp_path, damage):
+    (tmp_path / "a.txt").write_bytes(f"step\treturn\n1\t2\n{damage}\n3\t4\n".encode())
+    notes: list[str] = []
+    assert read_table(tmp_path / "a.txt", notes.append)["return"].tolist() == [2.0, 4.0]
+    assert [note.split(": ")[1] for note in notes] == ["line 3 has 1 cells, the header 2; the line is left out"]
 
 
 @pytest.mark.parametrize("change", ["commas", "spaces", "quotes", "crlf", "mark"])
