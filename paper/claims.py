@@ -41,8 +41,8 @@ RULES = (
     f"run has less than {100 * SHARE:.0f} % of the paper's steps.",
     f"An undecided claim needs about as many more seeds as would find the P seen so far with a chance of "
     f"{100 * POWER:.0f} % (Noether 1987), at {LEVEL} divided by the number of undecided claims. This P is as uncertain "
-    f"as its interval is wide, and is taken to hold for tasks that were not run. Over {MOST}: both sides end about "
-    "equally high so far.",
+    f"as its interval is wide, and is taken to hold for tasks that were not run. Over {MOST}: it is too "
+    "near to 0.5 for fewer.",
     f"Where a side has fewer than {ENOUGH} seeds in all, its P cannot tell how many more are needed: 'at least' is "
     "then the number below which the test could not decide.",
 )
