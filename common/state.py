@@ -21,7 +21,7 @@ from common.nets import Net
 
 PLAIN = (bool, int, float, str, type(None), np.bool_, np.integer, np.floating)
 METHOD = (types.MethodType, types.BuiltinFunctionType)  # the latter also without an object, as torch.tanh
-CONSTANT = (types.FunctionType, types.MethodDescriptorType, np.ufunc, type)
+CONSTANT = (types.FunctionType, types.MethodDescriptorType, np.ufunc, type(np.mean), type)
 CONSTANT += (torch.device, torch.dtype, np.dtype, torch.Size)
 OPAQUE = (torch.nn.Module, torch.optim.Optimizer)
 OPAQUE += (torch.Generator, np.random.Generator, np.random.BitGenerator, random.Random)

@@ -178,7 +178,7 @@ def test_what_only_a_method_or_a_partial_holds_comes_back(tmp_path):
         agents = other()
         agents.tell = Statistics(2).mean.add_  # pyright: ignore
         agents.blend = functools.partial(torch.lerp, torch.zeros(2), weight=0.5)  # pyright: ignore
-        agents.join, agents.root = ", ".join, math.sqrt  # pyright: ignore
+        agents.join, agents.root, agents.mean = ", ".join, math.sqrt, np.mean  # pyright: ignore
         return agents
 
     agents, again = bound(), bound()
