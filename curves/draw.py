@@ -22,6 +22,13 @@ AXIS_LABELS = {
     "TestStuck": "share of actions stuck at a limit",
     "QVals": "Q values",
     "TestWinRate": "share of test games won",
+    "Optimal": "share of games solved",
+}
+TASK_LABELS = {  # what a test of games/ returns
+    ("trees", "AverageTestEpRet"): "share of the best return",
+    ("two-optima", "AverageTestEpRet"): "share of the best return",
+    ("qplex-game", "AverageTestEpRet"): "pay-off",
+    ("qtran-game", "AverageTestEpRet"): "pay-off",
 }
 
 
@@ -88,9 +95,9 @@ def axis_label(panels: Sequence[Panel], y: str) -> str:
     """What y stands for, in words, if it stands for the same column in all runs."""
     if label := next((panel.label for panel in panels if panel.y == y), ""):
         return label
-    real = {column(run, y) or y for panel in panels if panel.y == y for line in panel.lines for run in line.runs}
-    name = real.pop() if len(real) == 1 else y
-    return AXIS_LABELS.get(name, name)
+    runs = [run for panel in panels if panel.y == y for line in panel.lines for run in line.runs]
+    labels = {TASK_LABELS.get((run.env, name), AXIS_LABELS.get(name, name)) for run in runs if (name := column(run, y))}
+    return labels.pop() if len(labels) == 1 else AXIS_LABELS.get(y, y)
 
 
 def legend_entries(lines: Sequence[Line]) -> dict[str, Line]:

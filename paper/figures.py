@@ -295,14 +295,6 @@ MARKS = {  # returns to compare with: docs/environments.md, and the games' pay-o
     **{task: {"standing still": STANDING} for task in FALLING},
     **{task: {"SMAX's script against itself": won} for task, won in SCRIPT.items()},  # games won: docs/smac.md
 }
-Y_LABELS = {  # what the games' columns are
-    ("trees", "Performance"): "share of the best return",
-    ("trees", "Optimal"): "share of games solved",
-    ("two-optima", "Performance"): "share of the best return",
-    ("two-optima", "Optimal"): "share of games solved",
-    ("qplex-game", "Performance"): "pay-off",
-    ("qtran-game", "Performance"): "pay-off",
-}
 TITLES = {task: task.removeprefix("smax:") for task in MAPS}
 TITLES |= {"trees": "random games", "two-optima": "one-stage game", "2-4HalfCheetah": "2|4HalfCheetah"}
 LABELS = ["I2Q", "IDDPG", "D3G", "λ = 0", "IPPO", "expectile I2Q", "expectile I2Q (released)"]  # -> colour

@@ -13,7 +13,7 @@ from curves.lines import Experiment, Fit, Line, Panel, arrange
 from curves.read import Run, load, note
 from curves.style import COLOURS, View, save
 from curves.table import cut, describe
-from paper.figures import GAME, LABELS, LABELS_LIKE, MARKS, RAMP, REFERENCES, SHARED, TITLES, WHOLE, Y_LABELS, Figure
+from paper.figures import GAME, LABELS, LABELS_LIKE, MARKS, RAMP, REFERENCES, SHARED, TITLES, WHOLE, Figure
 from paper.runs import experiment, settings, told, unlike
 
 
@@ -116,7 +116,7 @@ def panels(figure: Figure, runs: Runs) -> list[Panel]:
             if seeds := runs.of(line, task):
                 lines += _line(Experiment(label, task, seeds, "#555555"), y, runs.fit(figure))
         marks = MARKS.get(task, {}) if y == figure.ys[0] else {}
-        found.append(Panel(TITLES.get(task, task), y, lines, missing, marks, Y_LABELS.get((task, y), "")))
+        found.append(Panel(TITLES.get(task, task), y, lines, missing, marks))
     return found
 
 

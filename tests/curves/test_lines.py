@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+from helpers import ROOT
 from helpers.runs import write_run
 
 from curves.draw import axis_label
@@ -176,6 +178,20 @@ def test_performance_is_the_training_return_where_there_is_no_test(tmp_path):
     panels = arrange(group(load([str(tmp_path)])))
     assert panels[0].lines[0].values.tolist() == [[5, 6]]
     assert axis_label(panels, "Performance") == "training return"
+
+
+@pytest.mark.parametrize(
+    ("runs", "label"),
+    [
+        (["matrix_games_trees_i2q"], "share of the best return"),
+        (["value_factorization_qplex-game_vdn"], "pay-off"),
+        (["matrix_games_trees_i2q", "value_factorization_qplex-game_vdn"], "return"),
+        (["ippo_DifferentialGame-3"], "test return"),
+    ],
+)
+def test_the_axis_says_what_a_game_s_test_returns(runs, label):
+    panels = arrange(group(load([str(ROOT / "results" / run) for run in runs])))
+    assert axis_label(panels, "Performance") == label
 
 
 def test_a_curve_without_the_column_is_left_out_and_named(tmp_path, capsys):
