@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs.differential import RADIUS, reward
+from envs.differential import reward
 from envs.errors import UsageError
 
 make: Any = envs.make  # Any, as tests look inside
@@ -52,11 +52,11 @@ def test_reward_is_the_formula(n, x, expected):
     assert reward(np.array(x, float)) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("n", RADIUS)
-def test_the_hill_ends_at_the_radius_of_its_number_of_agents(n):
+@pytest.mark.parametrize(("n", "radius"), [(1, 0.10), (2, 0.12), (3, 0.25), (4, 0.38), (5, 0.51)])
+def test_the_hill_ends_at_the_radius_of_its_number_of_agents(n, radius):
     direction = np.ones(n) / length(np.ones(n))
-    assert reward(direction * RADIUS[n] * 0.99) > 0
-    assert reward(direction * RADIUS[n] * 1.01) == 0
+    assert reward(direction * radius * 0.999) > 0
+    assert reward(direction * radius * 1.001) == 0
 
 
 @pytest.mark.parametrize("n", ANCHORS)
@@ -76,6 +76,15 @@ def test_a_step_pays_for_the_state_before_the_move():
     next_obs, rew, _, _ = env.step(np.array([[[-1.0], [0.0]]], np.float32))
     assert rew[0] == pytest.approx(0.5 * (np.cos(np.pi * 0.1 / 0.12) + 1))
     assert np.allclose(next_obs, 0)
+
+
+def test_a_move_is_computed_in_doubles():
+    """Shipped runs have these bits."""
+    env = make("DifferentialGame-1", [0])
+    env.reset()
+    env.x[:] = 0
+    env.step(np.full((1, 1, 1), 0.3, np.float32))
+    assert env.x[0, 0] == 0.1 * float(np.float32(0.3))
 
 
 def test_the_point_stays_in_the_box_and_actions_are_clipped():
@@ -113,7 +122,7 @@ def test_nothing_restarts_by_itself_and_reset_leaves_other_rows_alone():
     obs = env.reset(np.array([True, False]))
     assert np.array_equal(obs[1], next_obs[1])
     assert not np.array_equal(obs[0], next_obs[0])
-    assert env.t.tolist() == [0, 2]
+    assert (env.t.tolist(), env.episode.tolist()) == ([0, 2], [1, 0])
 
 
 def test_a_reset_does_not_change_the_successor_that_step_returned():
@@ -150,6 +159,7 @@ def test_a_restored_row_continues_bit_for_bit(name):
     fresh = make(name, [0], max_ep_len=7)
     fresh.load_state_dict(0, env.state_dict(1))
     assert np.array_equal(fresh.obs[0], env.obs[1])
+    assert np.array_equal(env.render(1), fresh.render(0))
     for _ in range(20):
         act = rng.uniform(-1, 1, (2, 3, 1)).astype(np.float32)
         a, b = env.step(act), fresh.step(act[1:])
@@ -157,7 +167,6 @@ def test_a_restored_row_continues_bit_for_bit(name):
         env.reset(a[3])
         fresh.reset(b[3])
         assert np.array_equal(env.obs[1:], fresh.obs)
-    assert np.array_equal(env.render(1), fresh.render(0))
 
 
 def test_reseeding_starts_over_as_if_newly_made():
@@ -197,6 +206,15 @@ def test_all_agents_see_all_of_the_state_as_float32():
     assert all(np.array_equal(obs[:, i], env.x.astype(np.float32)) for i in range(4))
 
 
+def test_the_path_is_every_position_of_the_episode():
+    env = make("DifferentialGame-2", [0, 1], max_ep_len=3)
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        seen = [env.reset()]
+        seen += [env.step(rng.uniform(-1, 1, (2, 2, 1)))[0] for _ in range(3)]
+        assert np.array_equal(env.path[:, :4], np.stack(seen, axis=1)[:, :, 0])
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_picture_shows_the_path(n):
     env = make(f"DifferentialGame-{n}", [0])
@@ -206,6 +224,15 @@ def test_a_picture_shows_the_path(n):
     assert before.shape == (480, 480, 3)
     assert before.dtype == np.uint8
     assert not np.array_equal(before, env.render(0))
+
+
+def test_a_picture_has_x0_to_the_right_and_x1_upwards():
+    env = make("DifferentialGame-2", [0])
+    env.reset()
+    env.x[:] = env.path[:, 0] = [[0.9, -0.5]]
+    red = np.abs(env.render(0).astype(int) - [214, 39, 40]).sum(-1) < 30  # the dot where the point is
+    down, right = np.argwhere(red).mean(0)
+    assert right > 400 and 300 < down < 400
 
 
 def test_the_schedule_is_the_released_code_s():
