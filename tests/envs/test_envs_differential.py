@@ -123,6 +123,7 @@ def test_nothing_restarts_by_itself_and_reset_leaves_other_rows_alone():
     assert np.array_equal(obs[1], next_obs[1])
     assert not np.array_equal(obs[0], next_obs[0])
     assert (env.t.tolist(), env.episode.tolist()) == ([0, 2], [1, 0])
+    assert env.reset(np.array([False, False])) is obs
 
 
 def test_a_reset_does_not_change_the_successor_that_step_returned():
@@ -156,9 +157,13 @@ def test_a_restored_row_continues_bit_for_bit(name):
     env.reset()
     for _ in range(4):
         env.step(rng.uniform(-1, 1, (2, 3, 1)).astype(np.float32))
+    env.reset(np.array([False, True]))
+    env.step(rng.uniform(-1, 1, (2, 3, 1)).astype(np.float32))
     fresh = make(name, [0], max_ep_len=7)
+    before = fresh.obs
     fresh.load_state_dict(0, env.state_dict(1))
-    assert np.array_equal(fresh.obs[0], env.obs[1])
+    assert np.array_equal(fresh.obs[0], env.obs[1]) and not before.any()
+    assert (fresh.t.tolist(), fresh.episode.tolist()) == ([1], [1])
     assert np.array_equal(env.render(1), fresh.render(0))
     for _ in range(20):
         act = rng.uniform(-1, 1, (2, 3, 1)).astype(np.float32)
