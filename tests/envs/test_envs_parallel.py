@@ -213,7 +213,10 @@ def test_a_restored_parallel_row_continues_bit_for_bit_though_the_environment_sa
     env.reset()
     for _ in range(4):
         env.step(rng.uniform(-1, 1, (2, 2, 2)).astype(np.float32))
-    fresh.load_state_dict(0, env.state_dict(1))
+    state = env.state_dict(1)
+    fresh.load_state_dict(0, state)
+    again = fresh.state_dict(0)  # of a run that is stopped again in the same episode
+    assert all(np.array_equal(again[name], state[name]) for name in state)
     for _ in range(15):
         act = rng.uniform(-1, 1, (2, 2, 2)).astype(np.float32)
         a, b = env.step(act), fresh.step(act[1:])
@@ -221,6 +224,13 @@ def test_a_restored_parallel_row_continues_bit_for_bit_though_the_environment_sa
         env.reset(a[3])
         fresh.reset(b[3])
         assert np.array_equal(env.obs[1:], fresh.obs)
+
+
+def test_a_box_may_be_as_wide_as_its_numbers_are():
+    env = make(f"{HERE}:herd", [0])
+    most = np.finfo(np.float32).max
+    env.boxes[0] = Box(-most, most, (1,))
+    assert [env._joint(np.full((2, 2), act, np.float32))["cow"].item() for act in (-1, 0, 1)] == [-most, 0, most]
 
 
 def test_no_action_leaves_its_box_by_rounding(module):
