@@ -84,9 +84,9 @@ class Digital(Herd):
 class Unbounded(Herd):
     """Herd, but the dog runs as fast as it likes."""
 
-    def __init__(self):
+    def __init__(self, low=-np.inf):
         super().__init__()
-        self.action_spaces["dog"] = Box(-np.inf, np.inf, (2,))
+        self.action_spaces["dog"] = Box(low, np.inf, (2,))
 
 
 class Whole(Herd):
@@ -113,6 +113,7 @@ def module(monkeypatch):
         herd=lambda: Herd(),
         digital=lambda: Digital(),
         unbounded=lambda: Unbounded(),
+        half=lambda: Unbounded(0),
         narrow=lambda: Narrow(),
         whole=lambda: Whole(),
         wild=lambda: Herd(wild=True),
@@ -149,6 +150,14 @@ def test_a_game_taken_through_pettingzoo_and_back_is_the_same_game():
         assert (set(rews.values()), any(ends.values())) == ({rew[0]}, False)
         assert set(cuts.values()) == {truncated[0]}
     assert there.agents == []
+
+
+def test_ours_as_pettingzoo_s_starts_over_from_a_seed_and_goes_on_without_one():
+    there = AsParallelEnv("DifferentialGame-3")
+    there.reset(seed=7)
+    starts = [[there.reset(seed=seed)[0]["agent_0"].tolist() for seed in (4, None, None)] for _ in range(2)]
+    assert starts[0] == starts[1]
+    assert len({tuple(start) for start in starts[0]}) == 3
 
 
 def test_a_parallel_environment_trains_as_any_other():
@@ -226,6 +235,14 @@ def test_a_restored_parallel_row_continues_bit_for_bit_though_the_environment_sa
         assert np.array_equal(env.obs[1:], fresh.obs)
 
 
+def test_closing_closes_every_copy(monkeypatch):
+    closed = []
+    monkeypatch.setattr(Herd, "close", lambda self: closed.append(self))
+    env = make(f"{HERE}:herd", [0, 1])
+    env.close()
+    assert closed == env.envs
+
+
 def test_a_box_may_be_as_wide_as_its_numbers_are():
     env = make(f"{HERE}:herd", [0])
     most = np.finfo(np.float32).max
@@ -243,13 +260,13 @@ def test_no_action_leaves_its_box_by_rounding(module):
 
 
 def test_one_that_does_not_repeat_itself_starts_a_new_episode_and_says_so(capsys):
-    env = make(f"{HERE}:wild", [1])
+    env = make(f"{HERE}:wild", [1, 2])
     env.reset()
-    env.step(np.zeros((1, 2, 2), np.float32))
-    assert not env.anew[0]
-    env.load_state_dict(0, env.state_dict(0))
-    assert env.t[0] == 0
-    assert env.anew[0]
+    obs, *_ = env.step(np.zeros((2, 2, 2), np.float32))
+    assert not env.anew.any()
+    env.load_state_dict(1, env.state_dict(1))
+    assert (env.t.tolist(), env.anew.tolist()) == ([1, 0], [False, True])
+    assert np.array_equal(env.obs[0], obs[0])
     line = capsys.readouterr().err
     assert "starts a new episode" in line
     assert line.count("\n") == 1
@@ -262,6 +279,7 @@ def test_one_that_does_not_repeat_itself_starts_a_new_episode_and_says_so(capsys
     (f"{HERE}:number", "returns a int, not a pettingzoo ParallelEnv"),
     (f"{HERE}:digital", "action space of dog is Discrete"),
     (f"{HERE}:unbounded", "actions of dog have no bounds"),
+    (f"{HERE}:half", "actions of dog have no bounds"),
 ])  # fmt: skip
 def test_what_cannot_be_learnt_on_is_refused_in_one_line(factory, message):
     with pytest.raises(ValueError, match=f"^--env '{factory}': .*{message}") as error:
