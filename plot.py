@@ -28,8 +28,8 @@ from pathlib import Path
 from common.console import say
 from common.errors import UsageError
 from common.estimates import ESTIMATES
-from common.layout import reason
 from common.parser import Parser, number
+from common.program import status
 from curves import draw, lines, read, table
 from curves.style import SUFFIXES, View
 from paper import panels, report, tables
@@ -142,17 +142,9 @@ def figures(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 drawn, 1 the disk refuses, 2 usage."""
+    """Exit status: 0 drawn, 1 the disk refuses, 2 usage, 130 Ctrl-C."""
     args = parse(argv)
-    try:
-        figures(args) if args.paper else curves(args)
-    except UsageError as error:
-        read.note(str(error))
-        return 2
-    except OSError as error:
-        read.note(f"{args.out} cannot be written: {reason(error)}; --out puts the picture elsewhere")
-        return 1
-    return 0
+    return status("plot.py", lambda: figures(args) if args.paper else curves(args))
 
 
 if __name__ == "__main__":

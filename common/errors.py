@@ -19,14 +19,9 @@ class UsageError(ValueError):
 
 
 class Unwritten(Exception):
-    """A file of a run could not be read or written."""
+    """A file could not be read or written: its text names the file and the way out."""
 
     exit_status = 1
-
-    def __init__(self, error: OSError):
-        super().__init__(
-            f"{error}; what was saved before is intact: free some space or fix the problem, then rerun the command"
-        )
 
 
 class Defect(Exception):
@@ -91,10 +86,16 @@ def trace(error: BaseException | None) -> str:
     return "" if error is None else "".join(traceback.format_exception(error)).rstrip()
 
 
+def of_run(error: OSError) -> Unwritten:
+    """What ends a program whose run's files cannot be read or written."""
+    way_out = "what was saved before is intact: free some space or fix the problem, then rerun the command"
+    return Unwritten(f"{error}; {way_out}")
+
+
 @contextlib.contextmanager
 def files() -> Iterator[None]:
     """Around what reads and writes a run's files: an OSError becomes Unwritten, where an author's is a defect."""
     try:
         yield
     except OSError as error:
-        raise Unwritten(error) from None
+        raise of_run(error) from None

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.checkpoint import Checkpoints, Damaged, write_atomic, write_through
+from common.checkpoint import Checkpoints, Damaged
+from common.disk import write_atomic, write_through
 from common.errors import UsageError
 from common.layout import (
     CHECKPOINT,

@@ -16,8 +16,9 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from common import checks, limits, writers
-from common.checkpoint import NONSENSE, Damaged, flatten, write_atomic
+from common.checkpoint import NONSENSE, Damaged, flatten
 from common.console import Once, clock, say
+from common.disk import write_atomic
 from common.errors import SeedFailure, UsageError, defect, exit_status, files, of_seeds, trace
 from common.fast.kernels import Kernels
 from common.fast.record import Plain, Recorded, Update

@@ -15,7 +15,7 @@ import torch
 
 from common import limits, writers
 from common.console import Once, say
-from common.errors import Unwritten, exit_status, last_words
+from common.errors import exit_status, last_words, of_run
 from common.estimates import iqm
 from common.fast import kernels
 from common.fast.kernels import Kernels
@@ -65,7 +65,7 @@ def _train_all(process: Process, train: Train, algorithm: str) -> int:
     except Stopped as stop:
         status, last_word = 128 + stop.signum, str(stop)
     except Exception as error:  # the other ranks go on, the status tells
-        error = Unwritten(error) if isinstance(error, OSError) else error
+        error = of_run(error) if isinstance(error, OSError) else error
         status, last_word = exit_status(error) or 1, last_words(f"{algorithm}.py", error)
     if last_word:
         say(last_word, sys.stderr)

@@ -1,12 +1,17 @@
 """The house style of pictures: matplotlib without a display, colours that the colour-blind tell apart."""
 
 import contextlib
+import io
 import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from common.disk import write_atomic
+from common.errors import Unwritten
+from common.layout import reason
 
 if TYPE_CHECKING:  # matplotlib takes most of a second to import: --help does without it
     from matplotlib.axes import Axes
@@ -72,13 +77,23 @@ def canvas(n_rows: int, n_cols: int, size: tuple[float, float] | None = None) ->
 
 
 def save(figure: "Figure", out: Path) -> None:
-    """Writes the figure in the format that the suffix says, the same file for the same data."""
+    """Writes the figure in the format that the suffix says, the same file for the same data. Raises as `write`."""
     import matplotlib
 
-    out.parent.mkdir(parents=True, exist_ok=True)
+    kind, drawn = out.suffix.lower(), io.BytesIO()
     undated = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     with matplotlib.rc_context(STYLE):
-        figure.savefig(out, dpi=200, metadata=undated.get(out.suffix.lower()))
+        figure.savefig(drawn, format=kind[1:], dpi=200, metadata=undated.get(kind))
+    write(out, drawn.getvalue())
+
+
+def write(out: Path, data: bytes) -> None:
+    """Puts it into a folder, which is made. Raises Unwritten where it cannot be; what was there before then stays."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, data)
+    except OSError as error:
+        raise Unwritten(f"{out} cannot be written: {reason(error)}; --out puts it elsewhere") from None
 
 
 def log_ticks(ax: "Axes") -> None:

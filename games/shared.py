@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from common.checkpoint import write_atomic
 from common.console import say
+from common.disk import write_atomic
 from common.errors import UsageError
 from common.flags import parse
 from common.folder import Lock

@@ -31,6 +31,7 @@ import numpy as np
 
 from common.console import say
 from common.parser import Parser, number
+from common.program import status
 from curves.style import COLOURS, SUFFIXES, canvas, log_ticks, save
 
 A = 3  # actions of either agent
@@ -218,8 +219,8 @@ def arguments(argv: Sequence[str] | None) -> tuple[Config, Path]:
     return Config(args.games, args.states, args.steps, args.alpha, args.seed), Path(args.out)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    cfg, out = arguments(argv)
+def compute(cfg: Config, out: Path) -> None:
+    """Print the numbers of every theorem, and draw them."""
     with canvas(1, 3, (12, 3.4)) as (figure, axes):
         for theorem, ax in zip((theorem_2, theorem_3, theorem_4), axes[0]):
             theorem(cfg, ax)
@@ -227,7 +228,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             log_ticks(ax)
     save(figure, out)
     say(f"picture: {out}")
-    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    cfg, out = arguments(argv)
+    return status("theorems", lambda: compute(cfg, out))
 
 
 if __name__ == "__main__":

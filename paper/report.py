@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from curves import style
 from curves.draw import draw
 from curves.estimate import FEW, curve
 from curves.lines import Line, Panel
@@ -52,8 +53,7 @@ def write(runs: Runs, out: Path) -> Path:
     if films:
         parts.append(_films(films))
     path = out / "report.html"
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(page("I2Q: figures, scores and claims", parts), encoding="utf-8")
+    style.write(path, page("I2Q: figures, scores and claims", parts).encode())
     return path
 
 

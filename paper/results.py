@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.console import say
+from common.disk import write_atomic
 from common.parser import Parser
 from curves.draw import draw
 from curves.lines import Line, Panel, arrange
@@ -155,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"{page}: not what results/ says; run python -m paper.results", sys.stderr)
             status = 1
         elif not args.check:
-            (ROOT / page).write_text(new, encoding="utf-8")
+            write_atomic(ROOT / page, new.encode())
             say(f"page: {ROOT / page}")
     if not args.check:
         for path in pictures(data, ROOT / "docs"):

@@ -24,7 +24,18 @@ MAY = {
     "watch": {"common", "envs"},
     "sweep": {"common", "curves"},
 }
-NO_TORCH = ("curves", "envs", "paper", "plot", "watch", "common.layout", "common.perceptron", "common.policy", "sweep")
+NO_TORCH = (
+    "curves",
+    "envs",
+    "paper",
+    "plot",
+    "watch",
+    "common.disk",
+    "common.layout",
+    "common.perceptron",
+    "common.policy",
+    "sweep",
+)
 
 
 def modules_of(root: Path) -> dict[str, Path]:

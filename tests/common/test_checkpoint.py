@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from common import checkpoint
-from common.checkpoint import Checkpoints, Damaged, write_atomic
+from common.checkpoint import Checkpoints, Damaged
+from common.disk import write_atomic
 from common.replay import Replay
 
 ROOT = Path(__file__).resolve().parents[2]

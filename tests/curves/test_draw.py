@@ -1,5 +1,6 @@
 """What a picture shows of its lines: all seeds, true values, sensible limits."""
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 from helpers.runs import write_run
 
+from common.errors import Unwritten
 from curves.draw import columns_for, draw
 from curves.lines import FIT, Panel, arrange, group
 from curves.panel import THIN, markers_for
 from curves.read import load
-from curves.style import View
+from curves.style import SUFFIXES, View
 from curves.table import cut, describe
 
 
@@ -58,6 +60,21 @@ def test_one_long_line_does_not_squeeze_the_others_and_the_caption_says_that_it_
     assert cut([panel_of(tmp_path)], View()) == " Not shown: c goes on to 40,000."
     assert axes_of(tmp_path, xlim=(0, 40_000)).get_xlim() == (0, 40_000)
     assert cut([panel_of(tmp_path)], View(xlim=(0, 20_000))) == ""
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_picture_that_a_full_disk_refuses_leaves_the_older_one(tmp_path, suffix):
+    """It was cut off, and the older one gone."""
+    write_run(tmp_path, "a", 0, list(range(40)))
+    panel, out, before = panel_of(tmp_path), tmp_path / f"x{suffix}", resource.getrlimit(resource.RLIMIT_FSIZE)
+    out.write_text("an older one")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(Unwritten, match=f"^{out} cannot be written: file too large; --out puts it elsewhere$"):
+            draw([panel], out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert out.read_text() == "an older one" and not list(tmp_path.glob(".*"))
 
 
 def test_of_two_lines_the_longer_one_is_drawn_to_its_end(tmp_path):
