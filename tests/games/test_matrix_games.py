@@ -7,7 +7,22 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
-from games.matrix_games import TWO_OPTIMA, Config, Games, Tables, defaults, edges, optimal, returns, scores, train
+from common.layout import read_progress, read_table
+from games.matrix_games import (
+    TWO_OPTIMA,
+    Config,
+    Games,
+    Tables,
+    defaults,
+    edges,
+    optimal,
+    returns,
+    scores,
+    table,
+    train,
+    write,
+)
+from games.shared import Seed
 
 NO_COIN = np.zeros((10, 1, 2, 3))
 
@@ -23,6 +38,11 @@ def test_leaving_a_node_pays_the_same_on_all_its_edges_and_a_leaf_pays_nothing()
     assert (rew == rew[:, :1]).all()
     assert np.unique(rew).size == 10  # of 91 nodes the 81 leaves pay nothing
     assert np.abs(rew).max() < 1
+
+
+def test_game_k_is_drawn_from_seed_k_whatever_the_number_of_games():
+    roots = [np.random.default_rng(k).uniform(-1, 1) for k in range(3)]
+    assert Games.random(3, 2).rew[:, 0, 0] == pytest.approx(roots, abs=1e-7)
 
 
 def test_the_best_return_is_that_of_the_best_of_all_paths():
@@ -129,6 +149,14 @@ def test_tied_agents_that_break_ties_each_by_itself_miss_each_other_half_of_the_
     assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.1)
 
 
+def test_only_values_that_differ_by_less_than_1e_5_are_tied():
+    tables = Tables(Games.one_stage(TWO_OPTIMA, 1), "iql", 0.1)
+    coin = np.array([[[0.9, 0.1, 0.5]] * 2])
+    for gap, chosen in ((2e-5, 1), (5e-6, 0)):
+        tables.q.reshape(2, -1)[:, :3] = [1, 1 + gap, 0]
+        assert (tables.greedy(np.zeros((1, 2), int), coin) == chosen).all()
+
+
 def test_with_eta_tied_agents_choose_the_same_successor_every_time():
     games, tables = learned_from_everything("i2q_eta")
     rng = np.random.default_rng(1)
@@ -168,6 +196,37 @@ def test_a_game_is_learned_the_same_alone_as_beside_others():
     assert (train(cfg, many, "i2q", 7)[:, 0] == train(cfg, one, "i2q", 7)[:, 0]).all()
 
 
+def test_each_agent_explores_by_itself_with_probability_epsilon(monkeypatch):
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(Tables, "see", lambda self, edge: seen.append(edge))
+    cfg = Config(games=20, layers=1, steps=1000, start_steps=2000, epsilon=0.3)
+    train(cfg, Games.one_stage(TWO_OPTIMA, 20), "i2q_eta", 0)  # which has a greedy action from the start
+    act = np.array(seen) // 3  # (steps, G, 2)
+    other = act != [[np.bincount(act[..., i].ravel()).argmax() for i in range(2)]]
+    assert other.mean((0, 1)) == pytest.approx([0.2] * 2, abs=0.015)  # a third of uniform actions is the greedy one
+    assert other.all(-1).mean() == pytest.approx(0.04, abs=0.01)
+
+
+def seen_and_drawn(monkeypatch, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Of a short run the edges that agents met, (T, 2), and the batches that they learned from, (2, B) each."""
+    seen: list[np.ndarray] = []
+    drawn: list[np.ndarray] = []
+    monkeypatch.setattr(Tables, "see", lambda self, edge: seen.append(edge[0]))
+    monkeypatch.setattr(Tables, "update", lambda self, edge: drawn.append(edge[0]))
+    size = {"layers": 2, "games": 1, "steps": 40, "update_every": 10, "score_every": 10}
+    train(Config(**size, start_steps=20, updates=2, batch_size=500), Games.random(1, 2), "iql", seed)
+    return np.array(seen), drawn
+
+
+def test_batches_are_drawn_by_each_agent_apart_from_all_that_it_has_met(monkeypatch):
+    seen, drawn = seen_and_drawn(monkeypatch, 0)
+    assert len(drawn) == 2 * 3  # at steps 20, 30 and 40
+    for stop, batch in zip((20, 20, 30, 30, 40, 40), drawn):
+        assert [set(batch[i]) for i in range(2)] == [set(seen[:stop, i]) for i in range(2)]
+        assert (Games.random(1, 2).mirror[batch[1]] != batch[0]).any()
+    assert (seen != seen_and_drawn(monkeypatch, 1)[0]).any()
+
+
 def test_agent_0_never_learns_from_what_agent_1_draws_from_its_replay():
     games, rng = Games.random(1, 2), np.random.default_rng(0)
     first, second = Tables(games, "i2q", 0.1), Tables(games, "i2q", 0.1)
@@ -183,6 +242,31 @@ def test_agent_0_never_learns_from_what_agent_1_draws_from_its_replay():
     assert (first.q[half:] != second.q[half:]).any()
 
 
+def test_the_files_and_the_table_have_what_the_seeds_came_to(data_dir):
+    size = {"layers": 1, "games": 2, "steps": 200, "num_runs": 2}
+    cfg = Config(**size, learners=("i2q",), seed=3, data_dir=str(data_dir), exp_name="x")
+    games = Games.one_stage(TWO_OPTIMA, 2)
+    for seed, score in ((3, [[0.0, 0.5], [1.0, 0.5]]), (4, [[0.0, 0.0], [1.0, 0.9]])):
+        folder = Seed.of(cfg, "i2q", seed).folder
+        folder.mkdir(parents=True)
+        write(cfg, games, folder, np.array(score), 10)
+    columns = read_progress(data_dir / "x_i2q" / "x_i2q_s3")
+    assert {name: column.tolist() for name, column in columns.items()} == {
+        "Epoch": [1, 2],
+        "AverageTestEpRet": [0.25, 0.75],
+        "StdTestEpRet": [0.25, 0.25],
+        "MaxTestEpRet": [0.5, 1],
+        "MinTestEpRet": [0, 0.5],
+        "Optimal": [0, 0.5],
+        "TotalEnvInteracts": [100, 200],
+        "Time": [5, 10],
+    }
+    of_games = read_table(data_dir / "x_i2q" / "x_i2q_s4" / "games.txt")
+    assert [column.tolist() for column in of_games.values()] == [[0, 1], [10, 10], [1, 0.9]]
+    row = table(cfg).splitlines()[2]
+    assert row.split() == ["i2q", "2", "0.8500", "(", "0.7500", "0.9500)", "0.9500", "0.5000", "50.0%"]
+
+
 def command(*flags: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "games.matrix_games", *flags]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -190,7 +274,7 @@ def command(*flags: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_leaves_run_folders_and_does_not_train_a_finished_seed_again(data_dir):
     size = ["--layers", "2", "--games", "4", "--steps", "800", "--start_steps", "200", "--num_runs", "2"]
-    flags = [*size, "--learners", "i2q", "--data_dir"]
+    flags = [*size, "--seed", "1", "--learners", "i2q", "--data_dir"]
     first = command(*flags, str(data_dir))
     assert first.returncode == 0, first.stderr
     progress = data_dir / "matrix_games_trees_i2q" / "matrix_games_trees_i2q_s1" / "progress.txt"
