@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from common.console import say
 from common.errors import UsageError
-from common.layout import PROGRESS
+from common.layout import PROGRESS, reason
 from common.parser import Parser, number
 from common.ranks import LAUNCHERS
 
@@ -101,8 +101,15 @@ class Pool:
         self.lock = threading.RLock()  # `stop` may come while this thread holds it
 
     def train(self, experiment: Experiment) -> None:
-        """Run it, its output to sweep.log in its folder."""
+        """Run it, its output to sweep.log in its folder; where the system refuses that, it has failed."""
         path = self.data_dir / experiment.name / "sweep.log"
+        try:
+            self._train(experiment, path)
+        except OSError as error:
+            self.failed = True
+            say(f"FAILED  {experiment.name}: {reason(error)} ({path})", sys.stderr)
+
+    def _train(self, experiment: Experiment, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab") as log:
             with self.lock:

@@ -161,6 +161,16 @@ def test_a_failure_tells_where_to_look_and_leaves_the_others_alone(data_dir):
     assert "plot.py: " not in done.stderr  # what has no row is not asked for
 
 
+def test_a_folder_that_cannot_be_made_fails_alone(data_dir):
+    data_dir.mkdir(parents=True, exist_ok=True)
+    (data_dir / "iddpg_DifferentialGame-1_gamma0.95").touch()
+    done = run(data_dir, "--env", "DifferentialGame-1", "--gamma", "0.95", "0.9")
+    assert done.returncode == 1
+    path = data_dir / "iddpg_DifferentialGame-1_gamma0.95" / "sweep.log"
+    assert done.stderr == f"FAILED  iddpg_DifferentialGame-1_gamma0.95: file exists ({path})\n"
+    assert f"picture: {data_dir / 'iddpg.png'}" in done.stdout
+
+
 def test_where_all_fail_nothing_is_drawn(data_dir):
     blocked = data_dir / "iddpg_DifferentialGame-1" / "iddpg_DifferentialGame-1_s0"
     blocked.parent.mkdir(parents=True)
