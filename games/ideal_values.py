@@ -37,7 +37,7 @@ import torch
 from common.checkpoint import Checkpoints, Damaged
 from common.console import say
 from common.errors import UsageError
-from common.layout import CHECKPOINT, CONFIG, IDEAL_VALUES, read_config, read_progress, read_table
+from common.layout import CHECKPOINT, IDEAL_VALUES, read_config, read_progress, read_table
 from common.nets import MLP
 from common.parser import Parser, number
 from common.program import status
@@ -45,7 +45,7 @@ from common.replay import Replay
 from common.seeding import Streams
 from curves.style import SUFFIXES, canvas, colour_of, save
 from envs.differential import STEP, reward
-from games.shared import write_table
+from games.shared import run_folders, write_table
 
 CELLS = {1: 100, 2: 20, 3: 5, 4: 2, 5: 1}  # of the grid in a full move: 1001^2 points would be no trouble, 201^3 are
 LATEST = 10_000  # transitions that a checkpoint is compared on
@@ -238,10 +238,7 @@ def arguments(argv: Sequence[str] | None) -> Any:
 
 def compare_all(args: Any) -> None:
     """Compare every run, print what that gives, and draw it."""
-    folders = [path.parent for name in args.rundir for path in sorted(Path(name).rglob(CONFIG))]
-    if not folders:
-        raise UsageError(f"no run folder, one with a {CONFIG}, in {', '.join(args.rundir)}")
-    runs, rows, ideals = [LearnedRun(folder) for folder in folders], [], {}
+    runs, rows, ideals = [LearnedRun(folder) for folder in run_folders(args.rundir)], [], {}
     for run in runs:
         key = run.n, run.config["gamma"]
         ideals[key] = ideals.get(key) or Ideal(*key, args.cells)

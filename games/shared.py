@@ -12,7 +12,7 @@ import numpy as np
 
 from common.console import say
 from common.disk import write_atomic
-from common.errors import UsageError
+from common.errors import UsageError, exit_status, files
 from common.flags import parse
 from common.folder import Lock
 from common.layout import CONFIG, PROGRESS, differences, read_config, refuse_names, refuse_strays, run_folder
@@ -27,19 +27,21 @@ def main(
     name: str,
     work: Callable[[Any], None],
 ) -> int:
-    """Parse the flags and do the work. Exit status: 0 done, 2 usage, 130 interrupted."""
+    """Parse the flags and do the work. Exit status: 0 done, 1 the disk refuses, 2 usage, 130 interrupted."""
     try:
         if Ranks.launched() > 1:
             text = f"started as one of {Ranks.launched()} processes, but one process trains all seeds: leave out mpirun"
             raise UsageError(text if Ranks.claimed() == 0 else "")
         work(parse(config_class, defaults, doc, name))
-    except UsageError as error:
-        if str(error):  # an empty one is said by another rank
-            say(f"{name}: {error}", sys.stderr)
-        return 2
     except KeyboardInterrupt:
         say(f"{name}: stopped; rerun the same command to go on with what is not finished", sys.stderr)
         return 130
+    except Exception as error:
+        if not exit_status(error):
+            raise
+        if str(error):  # an empty one is said by another rank
+            say(f"{name}: {error}", sys.stderr)
+        return exit_status(error)
     return 0
 
 
@@ -96,7 +98,19 @@ def unfinished(seeds: Sequence[Seed]) -> Iterator[list[Seed]]:
         yield todo
 
 
+def run_folders(names: Sequence[str]) -> list[Path]:
+    """The run folders in these folders, each once. Raises UsageError where one holds none: its name may be a slip."""
+    found: dict[Path, None] = {}
+    for name in names:
+        below = sorted(path.parent for path in Path(name).rglob(CONFIG))
+        if not below:
+            raise UsageError(f"no run folder, one with a {CONFIG}, in {name}")
+        found |= dict.fromkeys(below)
+    return list(found)
+
+
 def write_table(path: Path, names: Sequence[str], columns: Sequence[np.ndarray] | np.ndarray) -> None:
-    """Tab-separated, header first."""
+    """Tab-separated, header first. Raises Unwritten, with what was there as it was, where the disk refuses."""
     rows = ["\t".join(f"{value:.10g}" for value in row) for row in zip(*columns, strict=True)]
-    write_atomic(path, "\n".join(["\t".join(names), *rows, ""]).encode())
+    with files():
+        write_atomic(path, "\n".join(["\t".join(names), *rows, ""]).encode())

@@ -160,7 +160,7 @@ def theorem_2(cfg: Config, axes: Any) -> None:
     prob = transitions(games, 1.0)
     best = optimum(value_iteration(prob, games.rew))
     say(f"Theorem 2: |Q_i - max Q|_inf, median and worst of {cfg.games} games")
-    steps = np.unique(np.geomspace(100, cfg.steps, 9).astype(int))
+    steps = np.unique(np.geomspace(min(100, cfg.steps), cfg.steps, 9).astype(int))
     curve = [
         np.abs(i2q(prob, games.rew, n, cfg.alpha, np.random.default_rng([cfg.seed, 2])) - best).max((1, 2, 3))
         for n in steps

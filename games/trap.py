@@ -20,7 +20,7 @@ and over states that are uniform in the box
     Stuck       share of agents whose policy does the same in all of them: a saturated tanh passes no gradient on
     Own         how much of agent i's own move f_i keeps: 1 is all of it, 0 says that a proposal ignores the action
 
-The rows go to trap.txt in the run folder, and are taken from there where neither transitions nor networks are left.
+The rows go to trap.txt in the run folder, and are taken from there where transitions or networks are gone.
 Nothing of this is in the paper.
 """
 
@@ -37,13 +37,13 @@ from safetensors.numpy import load_file
 from common.checkpoint import CHUNK
 from common.console import say
 from common.errors import UsageError
-from common.layout import CHECKPOINT, CONFIG, NETWORKS, TRAP, read_config, read_progress, read_table
+from common.layout import CHECKPOINT, NETWORKS, TRAP, read_config, read_progress, read_table
 from common.nets import MLP
 from common.parser import Parser
 from common.program import status
 from curves.style import COLOURS, SUFFIXES, canvas, save
 from envs.differential import RADIUS, STEP, length
-from games.shared import write_table
+from games.shared import run_folders, write_table
 
 STATES = 400  # at each distance
 ESCAPED = 35  # a test return beyond what the ring gives, about 30
@@ -135,8 +135,18 @@ def table_of(folder: Path) -> dict[str, np.ndarray]:
         table |= {f"{name}{place}": column for name, column in zip(("V", "Inward", "Apart"), np.array(columns).T)}
     for name, measure in (("Stuck", Snapshot.stuck), ("Own", Snapshot.own)):
         table[name] = np.array([measure(snapshot) if snapshot else np.nan for snapshot in snapshots])
+    if (folder / TRAP).exists():
+        fill(table, read_table(folder / TRAP))
     write_table(folder / TRAP, list(table), list(table.values()))
     return table
+
+
+def fill(table: dict[str, np.ndarray], earlier: dict[str, np.ndarray]) -> None:
+    """Take what `table` has no number for from an earlier table of the run: what was measured may be gone since."""
+    n = min(len(columns["TotalEnvInteracts"]) for columns in (table, earlier))
+    if (table["TotalEnvInteracts"][:n] == earlier["TotalEnvInteracts"][:n]).all():
+        for name in table.keys() & earlier.keys():
+            table[name][:n] = np.where(np.isnan(table[name][:n]), earlier[name][:n], table[name][:n])
 
 
 def shares(checkpoint: Path, n: int, steps: np.ndarray) -> np.ndarray:
@@ -168,11 +178,8 @@ def draw(tables: Sequence[dict[str, np.ndarray]], out: Path) -> None:
 
 def look_into(names: Sequence[str], out: Path) -> None:
     """Table and picture of all runs in these folders."""
-    folders = [path.parent for name in names for path in sorted(Path(name).rglob(CONFIG))]
-    if not folders:
-        raise UsageError(f"no run folder, one with a {CONFIG}, in {', '.join(names)}")
     tables = []
-    for folder in folders:
+    for folder in run_folders(names):
         tables.append(table_of(folder))
         last = tables[-1]["AverageTestEpRet"][-1]
         say(f"{folder}: {len(tables[-1]['Hill'])} epochs, last test return {last:.1f}")

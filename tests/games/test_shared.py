@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from common.flags import parse
 from common.layout import PROGRESS, read_config
 from games import matrix_games, value_factorization
 from games.matrix_games import Config
-from games.shared import Seed, unfinished
+from games.shared import Seed, run_folders, unfinished
 
 
 def seed_of(data_dir: Path, **flags) -> Seed:
@@ -103,6 +105,28 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "data").write_text("a file")
     with pytest.raises(UsageError, match="give another --exp_name or --data_dir"):
         seed_of(tmp_path / "data").begin()
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_no_half_table(tmp_path):
+    size = ["--env", "two-optima", "--games", "400", "--steps", "100", "--num_runs", "1", "--learners", "iql"]
+    done = subprocess.run(
+        [sys.executable, "-m", "games.matrix_games", *size, "--data_dir", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)),
+    )  # fmt: skip
+    (folder,) = (path.parent for path in tmp_path.rglob("config.json"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert re.match(rf"matrix_games: .*File too large: '{folder}/games.txt'; .* rerun the command\n", done.stderr)
+    assert {path.name for path in folder.iterdir()} == {"config.json", ".lock"}
+
+
+def test_run_folders_are_found_once_and_a_folder_without_one_is_named(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / "x" / name).mkdir(parents=True)
+        (tmp_path / "x" / name / "config.json").touch()
+    assert run_folders([f"{tmp_path}/x/b", f"{tmp_path}/x"]) == [tmp_path / "x" / "b", tmp_path / "x" / "a"]
+    with pytest.raises(UsageError, match=f"no run folder, one with a config.json, in {tmp_path}/y$"):
+        run_folders([f"{tmp_path}/x", f"{tmp_path}/y"])
 
 
 @pytest.mark.parametrize("program", [matrix_games, value_factorization])

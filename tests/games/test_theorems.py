@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from helpers import ROOT
 
+from games import theorems
 from games.theorems import (
     GAMMA,
     JACKPOT,
@@ -113,3 +114,20 @@ def test_the_command_writes_its_picture(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "t.png").read_bytes()[:4] == b"\x89PNG"
     assert "Theorem 4" in done.stdout
+
+
+def test_a_picture_that_cannot_be_written_ends_in_one_line_and_status_1(tmp_path, capsys):
+    (tmp_path / "t.png").mkdir()
+    assert theorems.main(["--games", "2", "--states", "3", "--steps", "50", "--out", f"{tmp_path}/t.png"]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("theorems: ") and err.count("\n") == 1
+    assert "      50 transitions" in out and "100 transitions" not in out  # no more than was asked for
+
+
+def test_ctrl_c_shows_no_traceback(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(theorems, "theorem_3", stop)
+    assert theorems.main(["--games", "2", "--states", "3", "--steps", "50", "--out", f"{tmp_path}/t.png"]) == 130
+    assert not list(tmp_path.iterdir())

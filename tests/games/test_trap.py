@@ -1,5 +1,7 @@
 """What the program about the ring measures, by hand, and on a run."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from common.checkpoint import CHUNK
 from common.nets import MLP
 from common.seeding import Streams
 from envs.differential import RADIUS, length
-from games.trap import Snapshot, at_distance, main, shares
+from games.trap import Snapshot, at_distance, fill, main, shares
 
 CONFIG = {"hid": 6, "l": 1, "forward": "bounded"}
 
@@ -89,6 +91,14 @@ def test_the_share_on_the_hill_is_that_of_an_epochs_transitions(tmp_path):
     assert np.isnan(found[0]) and found[1] == 0.25
 
 
+def test_what_is_measured_again_counts_and_what_is_gone_is_taken_from_the_earlier_table():
+    table = {"TotalEnvInteracts": np.array([1, 2, 3]), "Hill": np.array([0.1, np.nan, np.nan])}
+    fill(table, {"TotalEnvInteracts": np.array([1.0, 2]), "Hill": np.array([0.7, 0.2])})
+    assert np.array_equal(table["Hill"], [0.1, 0.2, np.nan], equal_nan=True)
+    fill(table, {"TotalEnvInteracts": np.array([10.0, 20, 30]), "Hill": np.array([0.7, 0.2, 0.4])})  # of other epochs
+    assert np.isnan(table["Hill"][2])
+
+
 def test_a_run_that_keeps_its_networks_is_measured_and_its_table_stays(tmp_path, capsys):
     size = {"steps_per_epoch": 60, "epochs": 2, "start_steps": 10, "update_after": 10, "updates": 2, "hid": 8}
     run = train(i2q_ddpg, tmp_path / "runs", [0], "DifferentialGame-2", **size, num_test_episodes=1, keep=1)
@@ -104,6 +114,10 @@ def test_a_run_that_keeps_its_networks_is_measured_and_its_table_stays(tmp_path,
     table = (folder / "trap.txt").read_text()
     assert len(table.splitlines()) == 3 and "nan" not in table.split("\n")[1].split("\t")[3:]
     (folder / "checkpoint").rename(tmp_path / "gone")
+    table = re.sub(r"(?m)^(60\t[^\t]+)\tnan", r"\1\t0.5", table)  # the share on the hill, had there been more steps
+    (folder / "trap.txt").write_text(table)
+    assert main([str(tmp_path / "runs"), "--out", str(picture)]) == 0
+    assert "\t0.5\t" in table and (folder / "trap.txt").read_text() == table
     (folder / "networks").rename(tmp_path / "gone too")
     assert main([str(tmp_path / "runs"), "--out", str(picture)]) == 0
     assert (folder / "trap.txt").read_text() == table
