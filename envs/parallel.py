@@ -21,9 +21,9 @@ class ParallelEnvs(VectorEnv):
     with render_mode="rgb_array" if it takes that.
 
     Observations of any shape are flattened. Actions in [-1, 1] are scaled to the agent's Box, and rounded where that is
-    of integers. The team reward is the mean of the agents' rewards (a cooperative game gives all of them the same). An
-    episode ends for all agents at once. It starts with `reset(seed=...)`, a number from the row's generator, so that
-    this number and the actions since then make up the state: a resumed run plays them again.
+    of integers or bools. The team reward is the mean of the agents' rewards (a cooperative game gives all of them the
+    same). An episode ends for all agents at once. It starts with `reset(seed=...)`, a number from the row's generator,
+    so that this number and the actions since then make up the state: a resumed run plays them again.
     """
 
     family = "parallel"
@@ -32,6 +32,8 @@ class ParallelEnvs(VectorEnv):
         self.envs = [_create(name) for _ in seeds]
         with blaming(f"--env {name!r}: asking for its agents and spaces"):
             self.agents = list(self.envs[0].possible_agents)
+            if not self.agents:
+                raise UsageError(f"--env {name!r}: its possible_agents is empty; list all agents there")
             self.fps = round(getattr(self.envs[0], "metadata", {}).get("render_fps", self.fps))
             self.boxes = [_box(name, self.envs[0].action_space(agent), agent, "action") for agent in self.agents]
             shown = [_box(name, self.envs[0].observation_space(agent), agent, "observation") for agent in self.agents]
@@ -65,14 +67,15 @@ class ParallelEnvs(VectorEnv):
     def _advance(self, act: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         next_obs = np.zeros_like(self.obs)
         rew, terminated = np.zeros(len(act)), np.zeros(len(act), bool)
+        act = act.astype(np.float32, copy=False)  # as a resumed run plays it
         self.played[np.arange(len(act)), self.t % self.max_ep_len] = act
 
         def advance(row: int) -> None:
             shown, rewards, ends, cuts, _ = self.envs[row].step(self._joint(act[row]))
-            next_obs[row], rew[row] = self._see(shown), np.mean([rewards[agent] for agent in self.agents])
             terminated[row], self.cut[row] = all(ends.values()), any(cuts.values())
             if any(ends.values()) and not (terminated[row] or self.cut[row]):
                 raise UsageError(f"--env {self.name!r}: agents leave one by one ({ends}); they have to stay together")
+            next_obs[row], rew[row] = self._see(shown), np.mean([rewards[agent] for agent in self.agents])
 
         self._each(rows, advance)
         return next_obs, rew, terminated
@@ -83,7 +86,7 @@ class ParallelEnvs(VectorEnv):
         for agent, box, real, numbers in zip(self.agents, self.boxes, self.act_mask, act):
             centre, half = (box.high / 2 + box.low / 2), (box.high / 2 - box.low / 2)
             scaled = centre + half * numbers[real].reshape(box.shape)
-            scaled = np.rint(scaled) if box.dtype.kind in "iu" else scaled  # a cast alone would drop the fraction
+            scaled = scaled if box.dtype.kind == "f" else np.rint(scaled)  # a cast alone would drop the fraction
             joint[agent] = clip(scaled, box.low, box.high).astype(box.dtype)  # rounding may pass a limit
         return joint
 

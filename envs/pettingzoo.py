@@ -9,6 +9,7 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 import envs
+from envs.errors import UsageError
 
 
 class AsParallelEnv(ParallelEnv):
@@ -44,7 +45,10 @@ class AsParallelEnv(ParallelEnv):
     def step(self, actions: dict[str, np.ndarray]) -> tuple[dict, dict, dict, dict, dict]:
         act = np.zeros((1, self.env.n_agents, self.env.n_act), np.float32)
         for i, agent in enumerate(self.agents):
-            act[0, i, self.env.act_mask[i]] = actions[agent]
+            given, size = np.asarray(actions[agent]), self.env.act_mask[i].sum()
+            if given.shape != (size,):  # numpy would repeat a single number
+                raise UsageError(f"{self.env.name}: the action of {agent} has the shape {given.shape}, not ({size},)")
+            act[0, i, self.env.act_mask[i]] = given
         _, rew, terminated, truncated = self.env.step(act)
         rews, ends, cuts = (dict.fromkeys(self.agents, value.item()) for value in (rew[0], terminated[0], truncated[0]))
         infos = {agent: {} for agent in self.agents}

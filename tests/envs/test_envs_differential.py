@@ -46,6 +46,7 @@ def drive_to(radius):
     (3, [0.3, 0.3, 0.3], 0.0),  # l = .424, between hill and ring
     (2, [0.8, 0], 0.3),  # on the top of the ring
     (2, [0.6, 0], 0.15 * (np.cos(3) + 1)),  # the ring starts with .6 itself
+    (2, [1, 0], 0.0),  # and ends before 1
     (2, [1, 1], 0.0),  # l = 1.41
 ])  # fmt: skip
 def test_reward_is_the_formula(n, x, expected):
@@ -55,8 +56,16 @@ def test_reward_is_the_formula(n, x, expected):
 @pytest.mark.parametrize(("n", "radius"), [(1, 0.10), (2, 0.12), (3, 0.25), (4, 0.38), (5, 0.51)])
 def test_the_hill_ends_at_the_radius_of_its_number_of_agents(n, radius):
     direction = np.ones(n) / length(np.ones(n))
-    assert reward(direction * radius * 0.999) > 0
-    assert reward(direction * radius * 1.001) == 0
+    assert reward(direction * radius * 0.99) > 0
+    assert reward(direction * radius * 1.01) == 0
+
+
+def test_an_episode_starts_anywhere_in_the_box():
+    env = make("DifferentialGame-2", range(1000))
+    env.reset()
+    assert (env.x.min(0) < -0.98).all() and (env.x.max(0) > 0.98).all()
+    assert env.x.mean(0) == pytest.approx([0, 0], abs=0.06)
+    assert np.corrcoef(env.x.T)[0, 1] == pytest.approx(0, abs=0.1)
 
 
 @pytest.mark.parametrize("n", ANCHORS)
@@ -78,21 +87,20 @@ def test_a_step_pays_for_the_state_before_the_move():
     assert np.allclose(next_obs, 0)
 
 
-def test_a_move_is_computed_in_doubles():
-    """Shipped runs have these bits."""
-    env = make("DifferentialGame-1", [0])
-    env.reset()
-    env.x[:] = 0
-    env.step(np.full((1, 1, 1), 0.3, np.float32))
-    assert env.x[0, 0] == 0.1 * float(np.float32(0.3))
-
-
 def test_the_point_stays_in_the_box_and_actions_are_clipped():
     env = make("DifferentialGame-1", [0])
     env.reset()
     env.x[:] = 0.85
     assert env.step(np.full((1, 1, 1), 5, np.float32))[0] == np.float32(0.95)
     assert env.step(np.full((1, 1, 1), 5, np.float32))[0] == 1
+
+
+def test_a_move_is_computed_in_float64():
+    env = make("DifferentialGame-1", [0])
+    env.reset()
+    env.x[:] = 0
+    env.step(np.full((1, 1, 1), 0.3, np.float32))
+    assert env.x.item() == 0.1 * float(np.float32(0.3))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 1), (2, 1, 1), (2, 3), (3, 1), (2, 3, 2), ()])
@@ -119,8 +127,10 @@ def test_nothing_restarts_by_itself_and_reset_leaves_other_rows_alone():
     env.reset()
     for _ in range(2):
         next_obs, *_ = env.step(np.ones((2, 3, 1), np.float32))
+    path = env.path[1].copy()
     obs = env.reset(np.array([True, False]))
     assert np.array_equal(obs[1], next_obs[1])
+    assert np.array_equal(env.path[1], path)
     assert not np.array_equal(obs[0], next_obs[0])
     assert (env.t.tolist(), env.episode.tolist()) == ([0, 2], [1, 0])
     assert env.reset(np.array([False, False])) is obs
@@ -157,13 +167,9 @@ def test_a_restored_row_continues_bit_for_bit(name):
     env.reset()
     for _ in range(4):
         env.step(rng.uniform(-1, 1, (2, 3, 1)).astype(np.float32))
-    env.reset(np.array([False, True]))
-    env.step(rng.uniform(-1, 1, (2, 3, 1)).astype(np.float32))
     fresh = make(name, [0], max_ep_len=7)
-    before = fresh.obs
     fresh.load_state_dict(0, env.state_dict(1))
-    assert np.array_equal(fresh.obs[0], env.obs[1]) and not before.any()
-    assert (fresh.t.tolist(), fresh.episode.tolist()) == ([1], [1])
+    assert np.array_equal(fresh.obs[0], env.obs[1])
     assert np.array_equal(env.render(1), fresh.render(0))
     for _ in range(20):
         act = rng.uniform(-1, 1, (2, 3, 1)).astype(np.float32)
@@ -172,6 +178,21 @@ def test_a_restored_row_continues_bit_for_bit(name):
         env.reset(a[3])
         fresh.reset(b[3])
         assert np.array_equal(env.obs[1:], fresh.obs)
+    assert env.episode[1] == fresh.episode[0] == 3
+
+
+def test_a_state_of_a_game_is_a_copy():
+    env = make("StochasticDifferentialGame-2", [0])
+    env.reset()
+    state = env.state_dict(0)
+    kept = {key: np.array(value) for key, value in state.items()}
+    next_obs, *_ = env.step(np.ones((1, 2, 1), np.float32))
+    held = next_obs.copy()
+    env.load_state_dict(0, state)
+    assert np.array_equal(next_obs, held)  # nor does it write into what step returned
+    env.step(np.ones((1, 2, 1), np.float32))
+    env.reset()
+    assert all(np.array_equal(kept[key], state[key]) for key in kept)
 
 
 def test_reseeding_starts_over_as_if_newly_made():
@@ -179,8 +200,10 @@ def test_reseeding_starts_over_as_if_newly_made():
     act = np.ones((1, 2, 1), np.float32)
     env.reset()
     first = [env.step(act)[0] for _ in range(10)]
+    env.reset()
     env.reseed([1])
     env.reset()
+    assert env.episode.tolist() == [0]
     assert all(np.array_equal(obs, env.step(act)[0]) for obs in first)
 
 
@@ -188,8 +211,8 @@ def test_a_push_slips_in_three_steps_of_ten_each_agent_by_itself():
     env = make("StochasticDifferentialGame-2", range(4000))
     env.reset()
     env.x[:] = 0
-    env.step(np.zeros((4000, 2, 1), np.float32))
-    slipped = env.x != 0
+    env.step(np.ones((4000, 2, 1), np.float32))
+    slipped = env.x != 0.1
     assert slipped.mean(0) == pytest.approx([0.3, 0.3], abs=0.03)
     assert (slipped[:, 0] & slipped[:, 1]).mean() == pytest.approx(0.09, abs=0.02)
     assert np.abs(env.x).max() <= 0.1
@@ -211,15 +234,6 @@ def test_all_agents_see_all_of_the_state_as_float32():
     assert all(np.array_equal(obs[:, i], env.x.astype(np.float32)) for i in range(4))
 
 
-def test_the_path_is_every_position_of_the_episode():
-    env = make("DifferentialGame-2", [0, 1], max_ep_len=3)
-    rng = np.random.default_rng(0)
-    for _ in range(2):
-        seen = [env.reset()]
-        seen += [env.step(rng.uniform(-1, 1, (2, 2, 1)))[0] for _ in range(3)]
-        assert np.array_equal(env.path[:, :4], np.stack(seen, axis=1)[:, :, 0])
-
-
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_picture_shows_the_path(n):
     env = make(f"DifferentialGame-{n}", [0])
@@ -231,13 +245,21 @@ def test_a_picture_shows_the_path(n):
     assert not np.array_equal(before, env.render(0))
 
 
-def test_a_picture_has_x0_to_the_right_and_x1_upwards():
+def test_the_path_is_every_place_of_the_point_with_x0_to_the_right_and_x1_upwards():
     env = make("DifferentialGame-2", [0])
+    seen = [env.reset()[0, 0], *(env.step(np.full((1, 2, 1), act, np.float32))[0][0, 0] for act in (1, -1, 0.5))]
+    assert np.array_equal(env.path[0, :4], seen)
     env.reset()
-    env.x[:] = env.path[:, 0] = [[0.9, -0.5]]
-    red = np.abs(env.render(0).astype(int) - [214, 39, 40]).sum(-1) < 30  # the dot where the point is
-    down, right = np.argwhere(red).mean(0)
-    assert right > 400 and 300 < down < 400
+    env.path[0, 0] = 0.7, -0.7
+    down, right = np.nonzero((env.render(0) == (214, 39, 40)).all(-1))  # matplotlib's tab:red
+    assert down.mean() > 300 and right.mean() > 300
+
+
+def test_the_table_of_a_game_says_once_what_all_see_and_what_each_one_drives():
+    lines = make("StochasticDifferentialGame-2", [0]).table().splitlines()
+    begins = [["all", "0", "x0,"], ["all", "1", "x1,"], ["0", "0", "x0,"], ["1", "0", "x1,"]]
+    assert [line.split()[:3] for line in lines[1:]] == begins
+    assert all(line.endswith(", 0.1 length a step at most, uniform with probability 0.3") for line in lines[3:])
 
 
 def test_the_schedule_is_the_released_code_s():

@@ -138,6 +138,24 @@ def test_a_partition_that_mamujoco_has_is_mamujoco_s(body, split):
         assert ours == [[node.label for node in part] for part in parts]
 
 
+@pytest.mark.parametrize(("name", "legacy", "agents"), [
+    ("2|4HalfCheetah", False, "bfoot bshin, bthigh ffoot fshin fthigh"),
+    ("4|2HalfCheetah", False, "bfoot bshin bthigh ffoot, fshin fthigh"),
+    ("6|2Ant", False, "hip_1 ankle_1 hip_2 ankle_2 hip_3 ankle_3, hip_4 ankle_4"),
+    ("8x1Ant", False, "hip_1, ankle_1, hip_2, ankle_2, hip_3, ankle_3, hip_4, ankle_4"),
+    ("2|1Hopper", False, "thigh_joint leg_joint, foot_joint"),
+    ("2|4Walker", False, "thigh_joint thigh_left_joint, foot_joint leg_joint foot_left_joint leg_left_joint"),
+    ("3x2Walker", False, "foot_joint foot_left_joint, leg_joint leg_left_joint, thigh_joint thigh_left_joint"),
+    ("6x1Walker", False, "thigh_joint, leg_joint, foot_joint, thigh_left_joint, leg_left_joint, foot_left_joint"),
+    ("2x3HalfCheetah", True, "bfoot bshin bthigh, ffoot fshin fthigh"),
+    ("6x1HalfCheetah", True, "bfoot, bshin, bthigh, ffoot, fshin, fthigh"),
+    ("2x4dAnt", True, "hip_1 ankle_1 hip_3 ankle_3, hip_2 ankle_2 hip_4 ankle_4"),
+])  # fmt: skip
+def test_an_agent_of_the_released_code_sees_these_joints(name, legacy, agents):
+    env = make(name, [0], legacy_actuators=legacy)
+    assert [joints(env._sees(i)) for i in range(env.n_agents)] == [set(own.split()) for own in agents.split(",")]
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_joint_action_sets_every_actuator_exactly_once(name, legacy):
@@ -222,6 +240,8 @@ def test_walker_and_walker2d_are_the_same():
     ("Ant", r"Ant has 8 joints, no split ''; known: \['2x4'"),
     ("2x3Cow", r"no such environment; .*known: .*2x3HalfCheetah, "),
     ("ax2ManySegmentSwimmer", r"wants agents x segments of each before it, such as '2x3ManySegmentSwimmer'"),
+    ("0x2ManySegmentSwimmer", r"wants agents x segments of each before it"),
+    ("1x1ManySegmentSwimmer", r"wants agents x segments of each before it"),
 ])  # fmt: skip
 def test_an_unknown_partition_is_refused_in_one_line_that_lists_the_known_ones(name, message):
     with pytest.raises(ValueError, match=f"^--env '{name}': .*{message}") as error:
@@ -308,6 +328,32 @@ def test_a_robot_s_row_behaves_the_same_alone_as_beside_others():
         assert np.array_equal(several.obs[1:2], alone.obs)
 
 
+def test_a_robot_is_reset_and_stepped_by_itself():
+    env = make("2x3HalfCheetah", [0, 1])
+    env.reset()
+    env.step(np.ones((2, 2, 3), np.float32))
+    obs, time = env.obs.copy(), env.envs[1].data.time
+    env.reset(np.array([True, False]))
+    assert np.array_equal(env.obs[1], obs[1]) and not np.array_equal(env.obs[0], obs[0])
+    env.step(np.ones((2, 2, 3), np.float32), np.array([True, False]))
+    assert [robot.data.time for robot in env.envs] == [time, time]
+
+
+def test_a_restored_robot_is_drawn_where_it_is():
+    env, fresh = make("2x3HalfCheetah", [0]), make("2x3HalfCheetah", [0])
+    fresh.reset()
+    env.reset()
+    for _ in range(20):
+        env.step(np.ones((1, 2, 3), np.float32))
+
+    def apart():
+        return np.abs(env.envs[0].data.geom_xpos - fresh.envs[0].data.geom_xpos).max()
+
+    before = apart()
+    fresh.load_state_dict(0, env.state_dict(0))
+    assert apart() < before / 5
+
+
 def test_reseeding_a_robot_starts_over_as_if_newly_made():
     env, new = (make("2x3HalfCheetah", [seed]) for seed in (1, 8))
     env.reset()
@@ -349,10 +395,22 @@ def test_the_table_says_what_each_agent_sees_and_drives():
     assert len(table) == 1 + 6 + 6
 
 
+@pytest.mark.parametrize(("name", "obs", "lines"), [
+    ("2x4Ant", "full", "0  qpos root, m|1-4  qpos root, quaternion|13-15  qvel root, m/s|16-18  qvel root, rad/s"),
+    ("2x3HalfCheetah", "full", "0  qpos rootz, m|1  qpos rooty, rad|8  qvel rootx, m/s|10  qvel rooty, rad/s"),
+    ("9|8Humanoid", "farama", "2-11  cinert body pelvis, kg m^2, kg m, kg|32-37  cvel body pelvis, rad/s, m/s"),
+    ("9|8Humanoid", "own", "abdomen_x, 40 N m at 1|right_shoulder1, 10 N m at 1"),  # gears of 100 and 25, times .4
+])  # fmt: skip
+def test_the_table_has_units_and_puts_a_body_s_numbers_on_one_line(name, obs, lines):
+    env = make(name, [0], obs=obs)
+    assert set(lines.split("|")) <= {*env._sees(0), *env._drives(0)}
+
+
 def test_the_schedule_of_robots_is_the_released_code_s():
     schedule = envs.schedule("2x3HalfCheetah")
     assert schedule["epochs"] * schedule["steps_per_epoch"] == schedule["replay_size"] == 500_000
-    assert envs.schedule("6x1Walker", "full")["epochs"] == 100
+    assert [envs.schedule("6x1Walker", obs)["epochs"] for obs in envs.OBS] == [50, 50, 100]
+    assert (schedule["update_every"], schedule["updates"], schedule["num_test_episodes"]) == (50, 50, 10)
     assert (schedule["start_steps"], schedule["update_after"], schedule["uniform_every"]) == (10_000, 1_000, 0)
     assert make("2x3HalfCheetah", [0]).max_ep_len == schedule["test_ep_len"] == 1_000
 
@@ -381,6 +439,7 @@ def test_a_robot_can_be_filmed():
         pytest.skip(str(error))
     assert (picture.shape, picture.dtype) == ((480, 480, 3), np.uint8)
     assert picture.std() > 10
+    assert not np.array_equal(picture, env.render(0))
     env.close()
 
 
