@@ -131,6 +131,8 @@ def test_learned_values_are_those_of_a_run_that_iddpg_left(data_dir):
     expected = run.parts["agents"].q(both[None])[0, ..., 0].detach().numpy()
     assert kept.learned(x.T, act) == pytest.approx(expected, abs=1e-6)
     assert kept.obs.shape == (60, 2)
+    moved = np.clip(kept.obs[:24] + 0.1 * kept.act[:, :24].T, -1, 1)  # agent i moves coordinate i
+    assert kept.obs[1:25] == pytest.approx(moved, abs=1e-6)
 
 
 def test_along_a_run_the_ideal_mean_is_over_the_replay_that_batches_were_drawn_from(run_folder, line):

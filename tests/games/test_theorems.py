@@ -77,6 +77,17 @@ def test_in_stochastic_games_the_value_error_shrinks_as_the_probability_of_the_i
     assert error[0].min() > 1  # there is something to shrink
 
 
+def test_error_and_bound_of_a_game_of_one_state_by_hand():
+    game = Games(np.array([[[[0] * A] * A, [[1] * A] * A]]), np.array([[[1.0, 0], [0, 0]]]))  # staying pays 1
+    cfg, half = Config(steps=2000), np.array([0.5])
+    # counting on staying is worth 10, and the end 0; V = .5 (1 + .9 V)
+    accident = chance_errors(game, False, half, cfg)
+    assert [x.item() for x in accident] == pytest.approx([10 - 0.5 / 0.55, 0.5 * 10 / 0.1, 0.5])
+    # counting on the jackpot is worth 20, and staying 1 + .9 20; V = .5 (1 + .9 V) + .5 20
+    luck = chance_errors(game, True, half, cfg)
+    assert [x.item() for x in luck] == pytest.approx([20 - 10.5 / 0.55, 0.5 * 1 / 0.1, 0.5])
+
+
 def test_one_rare_stroke_of_luck_is_worth_as_much_to_i2q_as_a_sure_one():
     games = random_games(2, 3, np.random.default_rng(5))
     rew = games.rew.copy()
@@ -101,6 +112,16 @@ def test_theorem_4_a_wrong_transition_function_costs_no_more_than_its_bound(cell
         assert 0 < error <= bound
 
 
+def test_the_bound_of_theorem_4_has_the_largest_slopes_of_q_and_of_the_reward():
+    x, successor, rew = line_game(np.random.default_rng(1), 21)
+    q = q_along(ideal_transition(successor, rew), rew)
+    pairs = [(i, j) for i in range(21) for j in range(i)]
+    slope_q = max(abs(q[i] - q[j]).max() / (x[i] - x[j]) for i, j in pairs)  # over the state
+    slope_r = max(abs(rew[:, i] - rew[:, j]).max() / (x[i] - x[j]) for i, j in pairs)  # over the successor
+    delta, _, bound = perturbation(x, successor, rew, 2, np.random.default_rng(0))
+    assert bound == pytest.approx((slope_r + 0.9 * slope_q) / 0.1 * delta)
+
+
 def test_the_right_transition_function_costs_nothing():
     rng = np.random.default_rng(0)
     assert perturbation(*line_game(rng, 41), 0, rng) == (0, 0, 0)
@@ -114,6 +135,11 @@ def test_the_command_writes_its_picture(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "t.png").read_bytes()[:4] == b"\x89PNG"
     assert "Theorem 4" in done.stdout
+    lines = [line.split() for line in done.stdout.splitlines()]
+    (median, worst), *_, (_, last) = [(float(x[2]), float(x[3])) for x in lines if x[1:2] == ["transitions"]]
+    assert worst >= median > last > 0.1  # from 100 transitions to 300
+    for name in ("accident", "luck"):
+        assert [x[2] for x in lines if x[0] == name] == ["0.10", "0.30", "0.50", "0.70", "0.90", "0.95", "0.99"], name
 
 
 def test_a_picture_that_cannot_be_written_ends_in_one_line_and_status_1(tmp_path, capsys):

@@ -9,6 +9,8 @@ import torch
 from helpers import ROOT
 from torch import Tensor
 
+from common.layout import read_progress, read_table
+from games.shared import Seed
 from games.value_factorization import (
     GAMES,
     JOINT,
@@ -20,6 +22,8 @@ from games.value_factorization import (
     clip,
     forward,
     make,
+    report,
+    run,
     train,
 )
 
@@ -211,6 +215,9 @@ def test_i2q_counts_on_no_outcome_that_it_has_not_seen():
         share = torch.zeros(2, 3, 3)
         share[:, 0, 1] = share[:, 1, 0] = share[:, 1, 1] = 1 / 3  # never (0, 0), and nothing of action 2
         assert learner.loss(share, GAME).tolist() == [0, 0]
+        other = torch.zeros(2, 3, 3)
+        other[:, 0, 1] = 1  # what an earlier batch had counts on: agent 1's action 1 may still pay 6
+        assert learner.loss(other, GAME).tolist() == [0, 0]
 
 
 def test_the_agents_of_i2q_have_gradients_of_their_own():
@@ -233,6 +240,76 @@ def test_a_gradient_is_clipped_seed_by_seed():
     clip(grads, 1, 10.0)
     assert grads[0].flatten().tolist() == pytest.approx([3, 6], abs=1e-4)
     assert grads[1].tolist() == pytest.approx([4, 8], abs=1e-4)
+
+
+def test_a_seed_has_batches_of_its_own_which_are_the_same_for_all_learners(monkeypatch):
+    drawn: dict[str, list[Tensor]] = {}
+    cfg = Config(updates=3, score_every=3)
+    for name in ("vdn", "iql"):
+        learner, kept = type(new(name)), drawn.setdefault(name, [])
+        loss = learner.loss
+
+        def noted(self, share, rew, loss=loss, kept=kept):
+            kept.append(share)
+            return loss(self, share, rew)
+
+        monkeypatch.setattr(learner, "loss", noted)
+        train(cfg, name, [0, 1])
+    vdn, iql = torch.stack(drawn["vdn"]), torch.stack(drawn["iql"])
+    assert torch.equal(vdn, iql) and (vdn[:, 0] != vdn[:, 1]).any()
+    assert (vdn[0] != vdn[1]).any() and torch.allclose(vdn.sum((2, 3)), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("still", [{"lr": 0.0}, {"max_norm": 0.0}])
+def test_a_learner_takes_steps_of_the_size_asked_for(still):
+    begun, (learner, _) = new("qmix"), train(Config(updates=5, score_every=5, **still), "qmix", [0, 1])
+    assert all(map(torch.equal, learner.parameters, begun.parameters))
+    moved, _ = train(Config(updates=5, score_every=5), "qmix", [0, 1])
+    assert not any(map(torch.equal, moved.parameters, begun.parameters))
+
+
+def test_a_learner_has_the_sizes_and_the_weight_asked_for():
+    cfg, rngs = Config(embed=7, heads=5, w_alpha=0.3), [np.random.default_rng(0)]
+    for name in ("ow-qmix", "cw-qmix"):
+        learner = make(name, cfg, rngs)
+        assert (learner.alpha, learner.rule, learner.w1.shape) == (0.3, name[:2], (1, 2, 7))  # type: ignore[attr-defined]
+    assert make("qatten", cfg, rngs).w.shape == (1, 5)  # type: ignore[attr-defined]
+
+
+def test_qatten_shares_each_head_out_among_the_agents():
+    learner = new("qatten")
+    with torch.no_grad():
+        learner.w.fill_(-0.25)  # type: ignore[attr-defined]
+        learner.c.fill_(2)  # type: ignore[attr-defined]
+        holding(learner, [5.0, 5, 5])
+        assert torch.allclose(learner.joint(), torch.tensor(7.0))  # 4 heads, in each of which 5 a are shared out
+
+
+def test_the_files_of_a_seed_have_what_it_learned(data_dir):
+    cfg = Config(env="qtran-game", seed=3, num_runs=3, updates=4, score_every=2, data_dir=str(data_dir), exp_name="x")
+    run(cfg, "vdn")
+    for seed in (3, 4, 5):
+        folder = data_dir / "x_vdn" / f"x_vdn_s{seed}"
+        learner, history = train(cfg, "vdn", [seed])
+        columns = read_progress(folder)
+        assert [column.tolist() for column in columns.values()] == [[1, 2], history[:, 0].tolist(), [64, 128]]
+        row, *acts = read_table(folder / "values.txt").values()
+        assert row.tolist() == [0, 1, 2, -1, -2]  # of Qtot, then Q_0 and Q_1
+        expected = torch.cat([learner.joint()[0], learner.q()[0]]).detach()
+        assert np.stack(acts, 1) == pytest.approx(expected.numpy(), abs=1e-6)
+
+
+def test_the_report_has_the_quartiles_of_the_seeds_and_how_many_found_the_best(data_dir):
+    cfg = Config(learners=("vdn",), seed=2, num_runs=5, data_dir=str(data_dir), exp_name="x")
+    for k, pay in enumerate((8, 6, 8, 0, -12)):
+        folder = Seed.of(cfg, "vdn", 2 + k).folder
+        folder.mkdir(parents=True)
+        (folder / "progress.txt").write_text(f"Epoch\tAverageTestEpRet\n1\t8\n2\t{pay}\n")
+        (folder / "values.txt").write_text(f"Row\tAct0\tAct1\tAct2\n0\t1\t2\t{k * k}\n-1\tnan\t5\t6\n")
+    title, _, row, _, _, values, _ = report(cfg).splitlines()
+    assert title.endswith("after 20000 updates, 5 seeds")
+    assert row.split() == ["vdn", "6.00", "0.00", "8.00", "2", "of", "5"]
+    assert values.split() == ["vdn", "1.00", "2.00", "4.00", "|", "-", "5.00", "6.00"]
 
 
 def short(name: str, updates: int, env: str = "qplex-game") -> np.ndarray:
