@@ -14,10 +14,13 @@ from helpers.toys import train
 
 import iddpg
 from common.checkpoint import Checkpoints
+from common.errors import UsageError
+from common.layout import read_table
 from common.nets import MLP
 from common.replay import Replay
 from common.seeding import Streams
 from envs.differential import reward
+from games import ideal_values
 from games.ideal_values import Ideal, LearnedRun, along, compare
 
 
@@ -167,6 +170,39 @@ def test_values_that_follow_the_state_alone_are_told_by_their_actions(run_folder
         _, uniform, actions = compare(run, line)
         assert float(uniform.split()[-1]) > 0.95, keeps
         assert re.search(rf"range +{range_} .* correlation +{correlation}", actions), actions
+
+
+def test_the_latest_transitions_are_the_last_ones(run_folder, line, monkeypatch):
+    monkeypatch.setattr(ideal_values, "LATEST", 100)
+    run = LearnedRun(run_folder)
+    run.load()
+    best = line.q(0, run.obs[200:], run.act[0, 200:]).mean()
+    assert f"ideal {best:7.2f}" in compare(run, line)[0]
+
+
+def test_ideal_values_have_the_discount_of_the_run(run_folder, tmp_path):
+    (run_folder / "config.json").write_text(json.dumps({**CONFIG, "gamma": 0.5}))
+    assert ideal_values.main([str(run_folder), "--out", str(tmp_path / "v.png")]) == 0
+    assert 0 < read_table(run_folder / "ideal_values.txt")["IdealQVals"].max() < 2  # 1 / (1 - gamma) at the centre
+
+
+def test_a_replay_that_has_wrapped_is_refused(run_folder):
+    replay, zero = Replay([3], 1, 1, 1, 200), np.zeros((1, 1, 1))
+    for _ in range(300):
+        replay.store(zero, zero, zero, np.zeros(1), np.zeros(1))
+    Checkpoints(run_folder / "checkpoint").save(400, {"replay": replay.state_dict(0)}, replay)
+    (run_folder / "config.json").write_text(json.dumps({**CONFIG, "replay_size": 200}))
+    with pytest.raises(UsageError, match="the replay has wrapped"):
+        LearnedRun(run_folder).load()
+
+
+def test_the_picture_has_learned_values_solid_and_ideal_ones_dotted(run_folder, monkeypatch):
+    figures = []
+    monkeypatch.setattr(ideal_values, "save", lambda figure, out: figures.append(figure))
+    ideal_values.draw([LearnedRun(run_folder)], [np.array([[100, 1, 2], [200, 3, 4]])], run_folder)
+    solid, dotted = figures[0].axes[0].lines
+    assert (solid.get_label(), solid.get_linestyle(), solid.get_ydata().tolist()) == ("learned, seed 3", "-", [1, 3])
+    assert (dotted.get_label(), dotted.get_linestyle(), dotted.get_ydata().tolist()) == ("ideal", ":", [2, 4])
 
 
 def command(*flags: str) -> subprocess.CompletedProcess[str]:

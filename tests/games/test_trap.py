@@ -10,10 +10,11 @@ from safetensors.numpy import load_file, save_file
 
 import i2q_ddpg
 from common.checkpoint import CHUNK
+from common.layout import read_config, read_table
 from common.nets import MLP
 from common.seeding import Streams
 from envs.differential import RADIUS, length
-from games.trap import Snapshot, at_distance, fill, main, shares
+from games.trap import PANELS, Snapshot, at_distance, draw, fill, main, shares
 
 CONFIG = {"hid": 6, "l": 1, "forward": "bounded"}
 
@@ -48,6 +49,44 @@ def test_inward_is_how_a_model_moves_the_others_alone(snapshot):
         snapshot.nets["f_net"].weights[-1][0, i, i].zero_()  # agent i's model leaves its own coordinate where it is
     _, inward, _ = snapshot.measure(at_distance(0.8, 3))
     assert inward == pytest.approx(1, abs=0.01)
+
+
+def test_inward_is_what_a_model_proposes_where_its_agent_moves_inward(snapshot):
+    first, last = (weight[0] for weight in snapshot.nets["f_net"].weights)
+    first.zero_()
+    first[:, 0, 3], first[:, 1, 3], last[:, :, 0], last[:, :, 1] = 1000, -1000, 1, -1  # all coordinates go the way of a
+    states = np.minimum(np.abs(at_distance(0.8, 3)), 0.85)  # away from the walls
+    assert snapshot.measure(states)[1] == pytest.approx(1, abs=0.01)
+    states[:, 0] *= -1  # what is inward for agent 0 is outward for the others: four of six pairs
+    assert snapshot.measure(states)[1] == pytest.approx((2 - 4) / 6, abs=0.01)
+
+
+def test_the_value_is_that_of_the_policys_own_action(snapshot):
+    snapshot.nets["pi"].biases[-1].fill_(np.arctanh(0.25))
+    snapshot.nets["q"].weights[0][..., 0, 3], snapshot.nets["q"].weights[1][..., 0, 0] = 1, 1  # 7 + relu(a)
+    assert snapshot.measure(at_distance(0.8, 3))[0] == pytest.approx(7.25, abs=1e-4)
+
+
+def test_a_residual_model_is_the_state_and_what_its_network_says(snapshot):
+    snapshot.bounded = False
+    for weight in snapshot.nets["f_net"].weights:
+        weight.zero_()
+    snapshot.nets["f_net"].biases[-1].fill_(0.7)
+    obs = np.full((3, 1, 3), 0.9)
+    assert snapshot.f(obs, np.zeros((3, 1, 1))) == pytest.approx(obs + 0.7)
+
+
+def test_the_picture_tells_seeds_that_ended_beyond_the_ring_from_those_that_stayed(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("games.trap.save", lambda figure, out: figures.append(figure))
+    x, low, high = np.arange(10), [30.0] * 5, [90.0] * 5
+    columns = {name: np.zeros(10) for name, _ in PANELS} | {"TotalEnvInteracts": 1000 * x, "VRing": x, "VCentre": 3 * x}
+    draw([{**columns, "AverageTestEpRet": np.array(returns)} for returns in (low + high, high + low)], tmp_path / "x")
+    panels = {ax.get_title(): ax for ax in figures[0].axes}
+    gain = panels["V at the centre - V on the ring"].lines
+    assert [line.get_ydata().tolist() for line in gain] == [[2 * k for k in x]] * 2
+    legend = dict(zip(("left the ring", "stayed"), (line.get_color() for line in panels["test return"].lines[2:])))
+    assert [line.get_color() for line in gain] == [legend["left the ring"], legend["stayed"]]
 
 
 def test_a_model_that_differs_is_so_many_moves_apart(snapshot):
@@ -113,6 +152,10 @@ def test_a_run_that_keeps_its_networks_is_measured_and_its_table_stays(tmp_path,
     assert main([str(tmp_path / "runs"), "--out", str(picture)]) == 0
     table = (folder / "trap.txt").read_text()
     assert len(table.splitlines()) == 3 and "nan" not in table.split("\n")[1].split("\t")[3:]
+    columns, last_one = read_table(folder / "trap.txt"), Snapshot(folder / "networks" / kept[0], read_config(folder), 2)
+    for place, l in (("Ring", 0.8), ("Halfway", (0.12 + 0.6) / 2), ("Centre", 0.05)):
+        measured = [columns[f"{name}{place}"][1] for name in ("V", "Inward", "Apart")]
+        assert measured == pytest.approx(last_one.measure(at_distance(l, 2)))
     (folder / "checkpoint").rename(tmp_path / "gone")
     table = re.sub(r"(?m)^(60\t[^\t]+)\tnan", r"\1\t0.5", table)  # the share on the hill, had there been more steps
     (folder / "trap.txt").write_text(table)
