@@ -109,6 +109,11 @@ def test_of_five_runs_the_interval_is_narrower_than_their_range():
     assert 0 < low[0] < high[0] < 4
 
 
+def test_a_resample_is_as_large_as_the_sample():
+    _, low, high = curve(np.arange(5.0)[:, None], "mean", "ci")
+    assert (low[0], high[0]) == (0.8, 3.2)  # of the 5^5 resamples 1.8 % have a sum below 4, and 4 % below 5
+
+
 @pytest.mark.parametrize(
     "sizes, words",
     [

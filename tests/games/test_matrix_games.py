@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def seen_and_drawn(monkeypatch, seed: int) -> tuple[np.ndarray, list[np.ndarray]
     drawn: list[np.ndarray] = []
     monkeypatch.setattr(Tables, "see", lambda self, edge: seen.append(edge[0]))
     monkeypatch.setattr(Tables, "update", lambda self, edge: drawn.append(edge[0]))
-    size = {"layers": 2, "games": 1, "steps": 40, "update_every": 10, "score_every": 10}
+    size: dict[str, Any] = {"layers": 2, "games": 1, "steps": 40, "update_every": 10, "score_every": 10}
     train(Config(**size, start_steps=20, updates=2, batch_size=500), Games.random(1, 2), "iql", seed)
     return np.array(seen), drawn
 
@@ -243,7 +244,7 @@ def test_agent_0_never_learns_from_what_agent_1_draws_from_its_replay():
 
 
 def test_the_files_and_the_table_have_what_the_seeds_came_to(data_dir):
-    size = {"layers": 1, "games": 2, "steps": 200, "num_runs": 2}
+    size: dict[str, Any] = {"layers": 1, "games": 2, "steps": 200, "num_runs": 2}
     cfg = Config(**size, learners=("i2q",), seed=3, data_dir=str(data_dir), exp_name="x")
     games = Games.one_stage(TWO_OPTIMA, 2)
     for seed, score in ((3, [[0.0, 0.5], [1.0, 0.5]]), (4, [[0.0, 0.0], [1.0, 0.9]])):

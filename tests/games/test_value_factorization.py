@@ -220,6 +220,14 @@ def test_i2q_counts_on_no_outcome_that_it_has_not_seen():
         assert learner.loss(other, GAME).tolist() == [0, 0]
 
 
+def test_what_i2q_believes_of_outcomes_is_not_drawn_to_its_values_of_actions():
+    learner = new("i2q")
+    with torch.no_grad():
+        learner.qss.copy_(by_agent(GAME.expand(2, 3, 3)))  # type: ignore[attr-defined]
+    learner.loss(UNIFORM, GAME).sum().backward()
+    assert (learner.qss.grad == 0).all() and (learner.table.grad != 0).all()  # type: ignore[attr-defined]
+
+
 def test_the_agents_of_i2q_have_gradients_of_their_own():
     grads = []
     for other in (0.0, 1000.0):
