@@ -186,6 +186,7 @@ def test_a_state_of_a_game_is_a_copy():
     env.reset()
     state = env.state_dict(0)
     kept = {key: np.array(value) for key, value in state.items()}
+    env.reset()
     next_obs, *_ = env.step(np.ones((1, 2, 1), np.float32))
     held = next_obs.copy()
     env.load_state_dict(0, state)
