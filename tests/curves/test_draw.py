@@ -11,7 +11,7 @@ from helpers.runs import write_run
 
 from common.errors import Unwritten
 from curves.draw import columns_for, draw
-from curves.lines import FIT, Panel, arrange, group
+from curves.lines import FIT, Fit, Panel, arrange, group
 from curves.panel import THIN, markers_for
 from curves.read import load
 from curves.style import SUFFIXES, View
@@ -35,6 +35,31 @@ def test_every_seed_of_up_to_eight_is_drawn_thin(tmp_path, seeds, thin):
     lines = [line for line in axes_of(tmp_path).lines if line.get_linewidth() == THIN]
     ends = [np.asarray(line.get_ydata())[-1] for line in lines]
     assert sorted(ends) == [10.0 * seed for seed in range(thin)]
+
+
+def test_line_band_and_legend_are_those_of_the_curves(tmp_path):
+    for name, ends in (("a", (0, 3, 6, 6, 100)), ("b", (200, 200, 201, 202, 210))):
+        for seed, end in enumerate(ends):
+            write_run(tmp_path, name, seed, [end, end])
+    (panel,) = arrange(group(load([str(tmp_path)])), fit=Fit(band="iqr"))
+    figure = draw([panel], tmp_path / "x.png")
+    axes, legend = figure.axes[0], figure.legends[0]
+    thick = [line for line in axes.lines if line.get_linewidth() > THIN]
+    assert [np.asarray(line.get_ydata()).tolist() for line in thick] == [[5, 5], [201, 201]]  # of the middle three
+    bands = [band.get_paths()[0].get_extents() for band in axes.collections]
+    assert [(band.y0, band.y1) for band in bands] == [(3, 6), (200, 202)]
+    colours = {text.get_text(): handle.get_color() for text, handle in zip(legend.get_texts(), legend.get_lines())}
+    assert colours == {"a": thick[0].get_color(), "b": thick[1].get_color()}
+    assert colours["a"] != colours["b"]
+
+
+@pytest.mark.parametrize(
+    "band, words", [("sd", "standard deviation"), ("iqr", "quartiles"), ("ci", "range of the seeds")]
+)
+def test_the_caption_names_the_band(tmp_path, band, words):
+    for seed in range(2):
+        write_run(tmp_path, "a", seed, [1, 2])
+    assert f"shaded: {words};" in describe([panel_of(tmp_path)], Fit(band=band))
 
 
 def test_the_caption_says_what_thin_lines_are(tmp_path):

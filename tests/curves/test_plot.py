@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from helpers import ROOT
 from helpers.runs import write_run
@@ -10,8 +11,10 @@ from matplotlib import get_cachedir
 
 import plot
 from curves.draw import draw, legend_entries
+from curves.estimate import curve
 from curves.lines import Panel, arrange, group
 from curves.read import load
+from curves.table import cell
 
 PNG = b"\x89PNG"
 
@@ -53,6 +56,19 @@ def test_the_table_has_what_the_seeds_came_to(tmp_path, capsys):
     plot.main([str(tmp_path)])
     row = capsys.readouterr().out.splitlines()[2].split()
     assert row[:8] == ["Game", "a", "4", "2,000", "22.50", "15.00", "15.00", "26.30"]
+
+
+def test_estimate_band_and_smoothing_are_those_asked_for(tmp_path, capsys, monkeypatch):
+    for seed, returns in enumerate([[0, 0, 0], [3, 3, 9], [3, 3, 3], [6, 6, 6], [100, 100, 100]]):
+        write_run(tmp_path, "a", seed, returns)
+    drawn: list[Panel] = []
+    monkeypatch.setattr("curves.draw.draw", lambda panels, *_: drawn.extend(panels))
+    assert plot.main([str(tmp_path), "--est", "median", "--band", "sd", "--smooth", "3"]) == 0
+    (line,), ends = drawn[0].lines, np.array([0.0, 6, 3, 6, 100])  # 6 is the mean of 3 and 9
+    assert (line.values[:, -1] == ends).all()
+    assert (line.mid[-1], line.high[-1], line.low[-1]) == pytest.approx((6, 6 + ends.std(ddof=1), 6 - ends.std(ddof=1)))
+    _, low, high = curve(ends[:, None], "median")
+    assert capsys.readouterr().out.splitlines()[2].endswith(f"  {cell(low[0])} to {cell(high[0])}")
 
 
 def test_the_legend_shows_the_number_of_seeds_of_each_panel(tmp_path):
