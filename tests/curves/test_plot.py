@@ -59,7 +59,7 @@ def test_the_table_has_what_the_seeds_came_to(tmp_path, capsys):
 
 
 def test_estimate_band_and_smoothing_are_those_asked_for(tmp_path, capsys, monkeypatch):
-    for seed, returns in enumerate([[0, 0, 0], [3, 3, 9], [3, 3, 3], [6, 6, 6], [100, 100, 100]]):
+    for seed, returns in enumerate([[0.0, 0, 0], [3.0, 3, 9], [3.0, 3, 3], [6.0, 6, 6], [100.0, 100, 100]]):
         write_run(tmp_path, "a", seed, returns)
     drawn: list[Panel] = []
     monkeypatch.setattr("curves.draw.draw", lambda panels, *_: drawn.extend(panels))
