@@ -203,7 +203,7 @@ def module(monkeypatch):
         gone=lambda: Gone(),
         wild=lambda: Herd(wild=True),
         early=lambda: Herd(early=True),
-        unequal=lambda: Herd(rewards=(1.0, 2.0)),
+        unequal=lambda: Herd(rewards=(1.0, 4.0)),
         number=lambda: 3,
         deserted=lambda: Deserted(),
     )
@@ -245,9 +245,9 @@ def test_a_fall_ends_all_agents_of_a_robot_in_pettingzoo():
     env.reset(seed=0)
     for _ in range(200):
         _, _, ends, cuts, _ = env.step({agent: np.ones(1, np.float32) for agent in env.agents})
-        if not env.agents:
+        if any(ends.values()):
             break
-    assert (set(ends.values()), set(cuts.values())) == ({True}, {False})
+    assert (set(ends.values()), set(cuts.values()), env.agents) == ({True}, {False}, [])
 
 
 def test_a_reset_without_a_seed_draws_one_and_then_goes_on_from_the_last():
@@ -349,7 +349,7 @@ def test_a_parallel_row_is_reset_and_stepped_by_itself():
 def test_the_team_reward_is_the_mean_of_the_agents_rewards():
     env = make(f"{HERE}:unequal", [0])
     env.reset()
-    assert env.step(np.zeros((1, 2, 2), np.float32))[1] == 1.5
+    assert env.step(np.zeros((1, 2, 2), np.float32))[1] == 2.5
 
 
 def test_a_parallel_row_behaves_the_same_alone_as_beside_others():
