@@ -138,16 +138,16 @@ class Pool:
                 child.terminate()
 
 
-def plot(experiments: list[Experiment], args: argparse.Namespace) -> None:
-    """Draw all experiments, and print the table of their final returns, as far as they are."""
+def plot(experiments: list[Experiment], args: argparse.Namespace) -> bool:
+    """Draw all experiments, and print the table of their final returns, as far as they are. False where that fails."""
     picture = args.data_dir / f"{args.exp_name or args.script.stem}.png"
     experiments = [e for e in experiments if any((args.data_dir / e.name).glob(f"*/{PROGRESS}"))]
     if not experiments:  # each has failed, which was said
-        return
+        return True
     folders = [str(args.data_dir / experiment.name) for experiment in experiments]
     flags = ["-l", *(experiment.label for experiment in experiments), "--out", str(picture)]
     say(f"python plot.py {shlex.join([*folders, *flags])}")
-    subprocess.run([sys.executable, ROOT / "plot.py", *folders, *flags], check=False)
+    return subprocess.run([sys.executable, ROOT / "plot.py", *folders, *flags], check=False).returncode == 0
 
 
 def arguments(argv: list[str]) -> tuple[argparse.Namespace, list[Experiment]]:
@@ -192,8 +192,8 @@ def main(argv: list[str]) -> int:
     if pool.stopped:
         say("sweep.py: stopped and saved; rerun the same command to resume", sys.stderr)
         return 130
-    plot(experiments, args)
-    return int(pool.failed)
+    drawn = plot(experiments, args)
+    return int(pool.failed or not drawn)
 
 
 if __name__ == "__main__":

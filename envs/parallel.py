@@ -34,7 +34,7 @@ class ParallelEnvs(VectorEnv):
             self.agents = list(self.envs[0].possible_agents)
             if not self.agents:
                 raise UsageError(f"--env {name!r}: its possible_agents is empty; list all agents there")
-            self.fps = round(getattr(self.envs[0], "metadata", {}).get("render_fps", self.fps))
+            self.fps = round(getattr(self.envs[0], "metadata", {}).get("render_fps") or self.fps)
             self.boxes = [_box(name, self.envs[0].action_space(agent), agent, "action") for agent in self.agents]
             shown = [_box(name, self.envs[0].observation_space(agent), agent, "observation") for agent in self.agents]
         self.shapes = [box.shape for box in shown]

@@ -17,7 +17,7 @@ class AsParallelEnv(ParallelEnv):
 
     def __init__(self, name: str = "DifferentialGame-3", render_mode: str | None = None, **kwargs: Any) -> None:
         self.env = envs.make(name, [0], **kwargs)
-        self.metadata = {"name": name, "render_modes": ["rgb_array"]}
+        self.metadata = {"name": name, "render_modes": ["rgb_array"], "render_fps": self.env.fps}
         self.render_mode = render_mode
         self.possible_agents = [f"agent_{i}" for i in range(self.env.n_agents)]
         self.agents: list[str] = []

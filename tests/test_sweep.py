@@ -181,6 +181,13 @@ def test_where_all_fail_nothing_is_drawn(data_dir):
     )  # fmt: skip
 
 
+def test_a_picture_that_cannot_be_written_is_a_failure(data_dir):
+    (data_dir / "iddpg.png").mkdir(parents=True)
+    done = run(data_dir, "--env", "DifferentialGame-1")
+    assert done.returncode == 1
+    assert done.stderr == f"plot.py: {data_dir}/iddpg.png cannot be written: is a directory; --out puts it elsewhere\n"
+
+
 def test_stopping_it_stops_and_saves_what_trains(data_dir):
     words = command(data_dir, "--env", "DifferentialGame-1", "--gamma", "0.9", "0.95", epochs=100_000)
     name = "iddpg_DifferentialGame-1_gamma0.9"

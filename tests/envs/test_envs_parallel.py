@@ -495,6 +495,7 @@ def test_a_task_that_draws_nothing_says_so_in_one_line():
 def test_a_row_is_drawn_and_closed_as_its_task_does():
     env = make(f"{HERE}:drawn", [0, 1])
     assert (env.fps, make(f"{HERE}:herd", [0]).fps) == (7, 25)
+    assert AsParallelEnv("3x1Hopper").metadata["render_fps"] == 125
     env.reset()
     env.step(np.zeros((2, 2, 2), np.float32))
     env.step(np.zeros((2, 2, 2), np.float32), np.array([False, True]))
